@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Compute backends: a vtable per kind of device. "reference" (plain C, f32 and f64, the oracle), "cpu"
+ * (oneDNN and fused kernels), later "cuda", "hip", "opencl" as plug-ins opened at run time.
+ *
+ * A backend fills the slots it has; ap_backend_open replaces empty ones by stubs that return
+ * AP_ERR_UNSUPPORTED, or by the reference where the backend is a host backend, so callers never test a slot.
+ * One backend object belongs to one thread at a time. Streams order work; work on one stream runs in order. */
+#ifndef AP_BACKEND_BACKEND_H
+#define AP_BACKEND_BACKEND_H
+
+#include "backend/ops.h"
+#include "base/pool.h"
+#include "base/status.h"
+
+#define AP_BACKEND_ABI 1
+
+struct ap_backend;
+struct ap_stream; /* opaque to callers; host backends use one synchronous stream */
+
+#define AP_OP_SLOT(op) ap_status (*op)(struct ap_stream *stream, const struct ap_##op##_args *args);
+struct ap_op_table { AP_OPS(AP_OP_SLOT) };
+#undef AP_OP_SLOT
+
+#define AP_OP_ID(op) AP_OP_##op,
+enum ap_op_id { AP_OPS(AP_OP_ID) AP_OP_COUNT };
+#undef AP_OP_ID
+/* "gemm", ...: static storage. */
+const char *ap_op_name(enum ap_op_id id);
+
+/* What a backend library exports. size and abi come first so that a plug-in of another age is refused. */
+struct ap_backend_ops {
+    size_t size;               /* sizeof(struct ap_backend_ops) */
+    int abi;                   /* AP_BACKEND_ABI */
+    const char *name;
+    int is_host;               /* memory is ordinary host memory; copies are memcpy */
+    ap_status (*open)(struct ap_backend *be, int device, struct ap_pool *pool, struct ap_error *err);
+    void (*close)(struct ap_backend *be);
+    ap_status (*alloc)(struct ap_backend *be, size_t size, void **mem_p);   /* 64-byte aligned or better */
+    void (*release)(struct ap_backend *be, void *mem);
+    /* Either side may be host or device memory. Ordered on the stream; blocking for host backends. */
+    ap_status (*copy)(struct ap_stream *s, void *dst, const void *src, size_t size);
+    ap_status (*fill_zero)(struct ap_stream *s, void *dst, size_t size);
+    ap_status (*stream_create)(struct ap_backend *be, struct ap_stream **s_p);
+    void (*stream_destroy)(struct ap_stream *s);
+    ap_status (*stream_sync)(struct ap_stream *s); /* also reports errors of earlier asynchronous work */
+    struct ap_op_table ops;
+};
+
+struct ap_backend {
+    const struct ap_backend_ops *vt; /* borrowed, static in the backend */
+    struct ap_op_table ops;          /* resolved: every slot callable */
+    struct ap_pool *pool;            /* borrowed; NULL = serial */
+    struct ap_stream *stream;        /* default stream, owned */
+    void *impl;                      /* backend's own */
+    int device;
+};
+
+/* First member of every backend's stream type. */
+struct ap_stream { struct ap_backend *backend; };
+
+/* Open a backend by name ("reference", "cpu", "auto" = cpu). pool is borrowed and must outlive it. */
+ap_status ap_backend_open(const char *name, int device, struct ap_pool *pool, struct ap_backend **be_p, struct ap_error *err);
+/* NULL is fine. All memory of the backend must have been released. */
+void ap_backend_close(struct ap_backend *be);
+/* Names compiled in, NULL-terminated: static storage. */
+const char *const *ap_backend_names(void);
+
+extern const struct ap_backend_ops ap_backend_reference;
+extern const struct ap_backend_ops ap_backend_cpu;
+
+#endif
