@@ -1,1 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
+noinst_LTLIBRARIES += src/base/libap_base.la
+src_base_libap_base_la_SOURCES = \
+  src/base/clock.c src/base/clock.h \
+  src/base/dtype.c src/base/dtype.h \
+  src/base/hash.c src/base/hash.h \
+  src/base/io.c src/base/io.h \
+  src/base/log.c src/base/log.h \
+  src/base/pool.c src/base/pool.h \
+  src/base/rng.c src/base/rng.h \
+  src/base/status.c src/base/status.h
+src_base_libap_base_la_CFLAGS = $(AM_CFLAGS) $(FYAML_CFLAGS) $(YYJSON_CFLAGS) $(XXHASH_CFLAGS)
+src_base_libap_base_la_LIBADD = $(FYAML_LIBS) $(YYJSON_LIBS) $(XXHASH_LIBS) -lpthread -lm

@@ -6,8 +6,8 @@
 
 typedef enum ap_log_level { AP_LOG_ERROR, AP_LOG_WARN, AP_LOG_INFO, AP_LOG_DEBUG } ap_log_level;
 
-/* Level printed (default INFO) and the rank shown before each line (-1: none). Rank > 0 prints only
- * warnings and errors, so that a message meant for the user comes from one rank. */
+/* Level printed (default INFO) and this process's rank (-1: none). Ranks > 0 print only warnings and errors,
+ * with their rank before the text, so that a message meant for the user comes from one rank. */
 void ap_log_setup(ap_log_level level, int rank);
 /* Append to this file too (NULL: stop). Returns 0, or -1 with errno. */
 int ap_log_open(const char *path);
