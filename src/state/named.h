@@ -22,15 +22,28 @@ struct ap_named {
     void *data;            /* host memory, borrowed */
 };
 
-/* A growing list, owned by the caller; zero-initialised is empty. Names are unique. */
-struct ap_named_set { struct ap_named *list; int64_t count, capacity; };
+/* A growing list, owned by the caller; zero-initialised is empty. A name occurs once, or several times with
+ * disjoint ranges of one tensor. */
+struct ap_named_set {
+    struct ap_named *list;
+    int64_t count, capacity;
+    int64_t *slots, slot_count; /* hash index over names, internal */
+};
 
-/* Copies *t. AP_ERR_BUG for a duplicate (name, begin) or a range outside the shape. */
+/* Copies *t. AP_ERR_BUG for an ill-formed name (see ap_named_name_ok), a duplicate (name, begin), another dtype or
+ * shape under the same name, or a range outside the shape. */
 ap_status ap_named_set_add(struct ap_named_set *set, const struct ap_named *t, struct ap_error *err);
 /* First entry of that name or NULL; valid until the next add. */
 const struct ap_named *ap_named_set_find(const struct ap_named_set *set, const char *name);
+/* Frees the list, not the tensors' data; the set is empty and usable again. */
 void ap_named_set_clear(struct ap_named_set *set);
-int64_t ap_named_elements(const struct ap_named *t); /* of the global tensor */
+/* Elements of the global tensor; -1 if ndim or a dimension is out of range or the product exceeds 2^59. */
+int64_t ap_named_elements(const struct ap_named *t);
+/* 1 if a name is one or more non-empty components of printable ASCII without space, quotes and backslash, joined by
+ * '/', none of them "." or "..", and shorter than AP_NAME_MAX: safe as an HDF5 path and in JSON. */
+int ap_named_name_ok(const char *name);
+/* 1 if both have the same name, dtype and global shape. */
+int ap_named_same_tensor(const struct ap_named *a, const struct ap_named *b);
 
 /* Overlap of two flat ranges of one tensor: [*begin_p, *end_p), returns its length (0: none). */
 int64_t ap_range_intersect(int64_t a0, int64_t a1, int64_t b0, int64_t b1, int64_t *begin_p, int64_t *end_p);
