@@ -47,14 +47,15 @@ size_t ap_model_memory(const struct ap_model *m);
 /* Forward, and backward if grads.data is set: grads += d(weighted loss)/d(weights).
  * weights, grads: [params->flat] of the model's dtype in backend memory. router_bias: Stat
  * [moe_layers * routed_experts] (all layers with a router in order, MTP block last) or absent.
- * expert_load: host i64, same shape, += tokens routed; NULL: not wanted. Blocking. */
+ * expert_load: host i64, same shape, += tokens routed; NULL: not wanted. Blocking.
+ * The MTP module runs only when lw->mtp is not 0. */
 ap_status ap_model_step(struct ap_model *m, ap_tensor weights, ap_tensor grads, ap_tensor router_bias,
                         const struct ap_batch *batch, const struct ap_loss_weights *lw,
                         struct ap_model_result *result_p, int64_t *expert_load);
 
-/* After a step with lw->ce == 0 or not: token-wise losses of the last forward, Stat [B*T] and logits
- * [B*T, V] (logits only with keep_logits set before). Valid until the next call; backend memory. */
-void ap_model_keep_logits(struct ap_model *m, int keep);
+/* Of the last call, valid until the next one, in backend memory: token-wise losses Stat [B*T]; logits
+ * [B*T, V] of the main head, meaningful only after a call without gradients and with lw->mtp == 0 (the
+ * gradient and the MTP head reuse their memory). */
 ap_tensor ap_model_token_loss(const struct ap_model *m);
 ap_tensor ap_model_logits(const struct ap_model *m);
 /* Chosen experts of moe layer i in the last forward: i32 [N, K], backend memory. */

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Where each parameter stands in the flat buffer. Order is ap_model_visit_params'; every tensor begins at a
- * multiple of AP_PARAM_ALIGN elements (the gaps are zero and stay zero). The matrices of one layer's routed
- * experts lie at a constant stride, gate_proj and up_proj of one expert adjacent (one [2I, h] matrix), so
- * that a grouped GEMM takes them as one operand. Cut points (AP_PARAM_CHUNK elements inside a tensor) are
- * where optimizer shards and norm sums may be split: independent of the number of ranks. */
+ * multiple of AP_PARAM_ALIGN elements (the gaps are zero and stay zero), except that an up_proj follows its
+ * gate_proj directly: the two are one [2I, h] operand. The matrices of one layer's routed experts lie at a
+ * constant stride, so that a grouped GEMM takes them as one operand. Cut points (AP_PARAM_CHUNK elements
+ * inside a tensor) are where optimizer shards and norm sums may be split: independent of the rank count. */
 #ifndef AP_MODEL_PARAMS_H
 #define AP_MODEL_PARAMS_H
 

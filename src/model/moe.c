@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Mixture of experts (V3 report 2.1.2): router, dispatch to rows sorted by expert, grouped expert MLPs,
+ * weighted combine, one shared MLP. No token is dropped.
+ *
+ *   out += shared(x) + sum_k gate_k * expert_{id_k}(x) */
+#include "config.h"
+
+#include "model/model_internal.h"
+
+void ap_moe_plan_memory(struct ap_model *m, struct layer *L)
+{
+    const struct ap_model_config *c = &m->cfg;
+    struct layer_saved *s = &L->s;
+    int64_t N = m->tokens, E = c->routed_experts, K = c->experts_per_token;
+    s->scores = new2(m, m->stat, N, E);
+    s->gates = new2(m, m->stat, N, K);
+    s->dscores = new2(m, m->stat, N, E);
+    s->offsets = new1(m, AP_I32, E + 1);
+    s->row_of = new2(m, AP_I32, N, K);
+    s->token_of = new1(m, AP_I32, N * K);
+    s->xs = new2(m, m->dt, N * K, c->hidden_size);
+    s->ys = new2(m, m->dt, N * K, c->hidden_size);
+    ap_mlp_plan(m, &s->expert, N * K, c->moe_intermediate_size);
+    if (c->shared_experts)
+        ap_mlp_plan(m, &s->shared, N, c->moe_intermediate_size * c->shared_experts);
+}
+
+static int has_balance(const struct ap_model *m)
+{
+    return m->lw.seq_balance != 0.0 || m->lw.device_balance != 0.0 || m->lw.comm_balance != 0.0;
+}
+
+/* Loss terms that keep experts evenly used, and their gradient with respect to the scores. */
+static ap_status balance(struct ap_model *m, struct layer *L)
+{
+    const struct ap_model_config *c = &m->cfg;
+    struct layer_saved *s = &L->s;
+    ap_tensor loss = ap_tensor_1d(elem(m->sums, 2), AP_F64, 1);
+    int64_t per_device = c->device_groups ? c->routed_experts / c->device_groups : 0;
+    OP(m, seq_balance, .scores = s->scores, .ids = s->ids, .dscores = s->dscores, .loss = loss,
+       .seqs = m->opt.micro_sequences, .kind = c->gate_kind, .weight = m->lw.seq_balance);
+    if (m->lw.device_balance != 0.0 && per_device)
+        OP(m, seq_balance, .scores = s->scores, .ids = s->ids, .dscores = s->dscores, .loss = loss,
+           .seqs = m->opt.micro_sequences, .kind = c->gate_kind, .accumulate_dscores = 1, .group_size = per_device,
+           .weight = m->lw.device_balance);
+    if (m->lw.comm_balance != 0.0 && per_device && c->device_groups_kept)
+        OP(m, seq_balance, .scores = s->scores, .ids = s->ids, .dscores = s->dscores, .loss = loss,
+           .seqs = m->opt.micro_sequences, .kind = c->gate_kind, .accumulate_dscores = 1, .group_size = per_device,
+           .comm_groups_kept = c->device_groups_kept, .weight = m->lw.comm_balance);
+    return AP_OK;
+}
+
+static ap_status route(struct ap_model *m, struct layer *L, ap_tensor x)
+{
+    const struct ap_model_config *c = &m->cfg;
+    struct layer_saved *s = &L->s;
+    int64_t E = c->routed_experts;
+    ap_tensor bias = {0};
+    if (m->router_bias.data)
+        bias = ap_tensor_1d(elem(m->router_bias, L->router_index * E), m->stat, E);
+    size_t mark = ap_arena_mark(&m->arena);
+    ap_tensor logits = new2(m, m->dt, m->tokens, E);
+    if (!planning(m)) {
+        AP_TRY(ap_linear_fwd(m, x, L->par.router, E, c->hidden_size, logits, 0));
+        OP(m, router_fwd, .logits = logits, .bias = bias, .scores = s->scores, .ids = s->ids, .gates = s->gates,
+           .counts = ap_tensor_1d(elem(m->counts, L->router_index * E), AP_I32, E), .kind = c->gate_kind,
+           .groups = (int)c->groups, .groups_kept = (int)c->groups_kept, .norm_topk = c->norm_topk,
+           .scaling = c->routed_scaling);
+        OP(m, moe_plan, .ids = s->ids, .offsets = s->offsets, .row_of = s->row_of, .token_of = s->token_of);
+        if (has_balance(m))
+            AP_TRY(balance(m, L));
+    }
+    ap_arena_reset(&m->arena, mark);
+    return AP_OK;
+}
+
+/* One grouped linear map over all experts: y = x W^T (forward) or x W. */
+static ap_status grouped(struct ap_model *m, struct layer *L, ap_tensor x, int64_t off, int64_t stride, int64_t out,
+                         int64_t in, ap_tensor y, int forward)
+{
+    ap_tensor w = ap_tensor_3d(elem(m->weights, off), m->dt, m->cfg.routed_experts, out, in);
+    OP(m, grouped_gemm, .x = x, .w = w, .y = y, .offsets = L->s.offsets, .w_stride = stride, .trans_w = forward);
+    return AP_OK;
+}
+
+static ap_status grouped_wgrad(struct ap_model *m, struct layer *L, ap_tensor dy, ap_tensor x, int64_t off,
+                               int64_t stride)
+{
+    ap_tensor dw = ap_tensor_3d(elem(m->grads, off), m->dt, m->cfg.routed_experts, dy.shape[1], x.shape[1]);
+    OP(m, grouped_wgrad, .dy = dy, .x = x, .dw = dw, .offsets = L->s.offsets, .w_stride = stride);
+    return AP_OK;
+}
+
+ap_status ap_moe_forward(struct ap_model *m, struct layer *L, ap_tensor x, ap_tensor out)
+{
+    struct layer_saved *s = &L->s;
+    const struct layer_params *p = &L->par;
+    int64_t h = m->cfg.hidden_size, I = m->cfg.moe_intermediate_size;
+    AP_TRY(route(m, L, x));
+    if (planning(m))
+        return AP_OK;
+    if (m->cfg.shared_experts)
+        AP_TRY(ap_mlp_forward(m, &s->shared, x, p->s_gate_up, p->s_down, out));
+    OP(m, moe_dispatch_fwd, .x = x, .token_of = s->token_of, .xs = s->xs);
+    AP_TRY(grouped(m, L, s->xs, p->e_gate_up, p->e_gate_up_stride, 2 * I, h, s->expert.gate_up, 1));
+    OP(m, swiglu_fwd, .gate_up = s->expert.gate_up, .y = s->expert.act);
+    AP_TRY(grouped(m, L, s->expert.act, p->e_down, p->e_down_stride, h, I, s->ys, 1));
+    OP(m, moe_combine_fwd, .ys = s->ys, .gates = s->gates, .row_of = s->row_of, .out = out);
+    return AP_OK;
+}
+
+/* The expert path: dx += . */
+static ap_status experts_backward(struct ap_model *m, struct layer *L, ap_tensor dout, ap_tensor dgates, ap_tensor dx)
+{
+    struct layer_saved *s = &L->s;
+    const struct layer_params *p = &L->par;
+    int64_t h = m->cfg.hidden_size, I = m->cfg.moe_intermediate_size, rows = s->xs.shape[0];
+    size_t mark = ap_arena_mark(&m->arena);
+    ap_tensor dys = new2(m, m->dt, rows, h), dact = new2(m, m->dt, rows, I), dgu = new2(m, m->dt, rows, 2 * I);
+    if (!planning(m)) {
+        OP(m, moe_combine_bwd, .dout = dout, .ys = s->ys, .gates = s->gates, .row_of = s->row_of, .dys = dys,
+           .dgates = dgates);
+        AP_TRY(grouped_wgrad(m, L, dys, s->expert.act, p->e_down, p->e_down_stride));
+        AP_TRY(grouped(m, L, dys, p->e_down, p->e_down_stride, h, I, dact, 0));
+        OP(m, swiglu_bwd, .dy = dact, .gate_up = s->expert.gate_up, .dgate_up = dgu);
+        AP_TRY(grouped_wgrad(m, L, dgu, s->xs, p->e_gate_up, p->e_gate_up_stride));
+        ap_tensor dxs = dys; /* dys is used up */
+        AP_TRY(grouped(m, L, dgu, p->e_gate_up, p->e_gate_up_stride, 2 * I, h, dxs, 0));
+        OP(m, moe_dispatch_bwd, .dxs = dxs, .row_of = s->row_of, .dx = dx);
+    }
+    ap_arena_reset(&m->arena, mark);
+    return AP_OK;
+}
+
+ap_status ap_moe_backward(struct ap_model *m, struct layer *L, ap_tensor dout, ap_tensor x, ap_tensor dx)
+{
+    const struct ap_model_config *c = &m->cfg;
+    struct layer_saved *s = &L->s;
+    size_t mark = ap_arena_mark(&m->arena);
+    ap_tensor dgates = new2(m, m->stat, m->tokens, c->experts_per_token);
+    ap_tensor dlogits = new2(m, m->dt, m->tokens, c->routed_experts);
+    if (c->shared_experts)
+        AP_TRY(ap_mlp_backward(m, &s->shared, dout, x, L->par.s_gate_up, L->par.s_down, dx));
+    else if (!planning(m))
+        AP_TRY(ap_model_zero(m, dx));
+    AP_TRY(experts_backward(m, L, dout, dgates, dx));
+    if (!planning(m)) {
+        ap_tensor extra = {0};
+        if (has_balance(m))
+            extra = s->dscores;
+        OP(m, router_bwd, .scores = s->scores, .ids = s->ids, .gates = s->gates, .dgates = dgates,
+           .dscores_extra = extra, .dlogits = dlogits, .kind = c->gate_kind, .norm_topk = c->norm_topk,
+           .scaling = c->routed_scaling);
+        AP_TRY(ap_linear_bwd(m, dlogits, x, L->par.router, dx, 1));
+    }
+    ap_arena_reset(&m->arena, mark);
+    return AP_OK;
+}
