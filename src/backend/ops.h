@@ -50,7 +50,7 @@
     X(sumsq)             \
     X(adamw)
 
-/* c[M,N] (+)= op(a) op(b). op(a) is [M,K] (stored [K,M] if trans_a), op(b) is [K,N] (stored [N,K] if trans_b).
+/* c[M,N] (+)= op(a) op(b). All three 2-D and dense. op(a) is [M,K] (stored [K,M] if trans_a), op(b) is [K,N] (stored [N,K] if trans_b).
  * accumulate: c += instead of c =. f32 accumulation for bf16; c may be f32 when a, b are bf16. */
 struct ap_gemm_args { ap_tensor a, b, c; int trans_a, trans_b, accumulate; };
 
@@ -58,7 +58,7 @@ struct ap_gemm_args { ap_tensor a, b, c; int trans_a, trans_b, accumulate; };
  * trans_w = 1: y[rows e, :] = x[rows e, :] W_e^T with W_e [out, in] (forward);
  * trans_w = 0: y[rows e, :] = x[rows e, :] W_e (input gradient; x is [rows, out], y [rows, in]).
  * w.data points at W_0; W_e starts e * w_stride elements further; w.shape = {E, out, in}.
- * offsets: i32 [E+1]. accumulate: y +=. */
+ * offsets: i32 [E+1], not decreasing, last <= rows of x. accumulate: y +=. Rows outside all groups are left alone. */
 struct ap_grouped_gemm_args { ap_tensor x, w, y, offsets; int64_t w_stride; int trans_w, accumulate; };
 /* dw_e[out, in] += dy[rows e, :]^T x[rows e, :]; dw.shape = {E, out, in}, stride as above. */
 struct ap_grouped_wgrad_args { ap_tensor dy, x, dw, offsets; int64_t w_stride; };
@@ -75,7 +75,7 @@ struct ap_rmsnorm_fwd_args { ap_tensor x, w, y, rstd; double eps; int64_t x_stri
 /* dx (= or += by accumulate), dw += (dw optional). x and dx have row stride x_stride / dx_stride (0: d). */
 struct ap_rmsnorm_bwd_args { ap_tensor dy, x, w, rstd, dx, dw; int64_t x_stride, dx_stride; int accumulate; };
 
-/* Rotate pairs (2i, 2i+1) of the last r columns of each of the heads of x in place.
+/* Rotate pairs (2i, 2i+1) of the last r columns of each of the heads of x in place; x is 3-D.
  * x [N, heads, width] with row stride x_stride elements (0: heads*width); the pair i of token t turns by
  * +angle (inverse = 0) or -angle (inverse = 1: the backward) where cos/sin tables are Stat [T_max, r/2],
  * row = positions[t] (i32 [N]). */
@@ -118,11 +118,11 @@ struct ap_router_bwd_args { ap_tensor scores, ids, gates, dgates, dscores_extra,
 /* Sequence-wise balance loss (V3 report 2.1.2 eq. 17-20; V2 expert-level loss eq. 23-25 with seqs sequences):
  * per sequence f_i = E/(K T) * #{t : i in choice of s_t}, P_i = mean_t p_ti, loss = sum over sequences of
  * weight * sum_i f_i P_i. p = s / sum_j s_j for the sigmoid gate (whose choice here is top-K of s without
- * bias and groups), p = s and choice = ids for softmax gates. dscores Stat [N,E] overwritten with
- * d loss / d s. loss: f64 [1], +=. With group_size g > 1 (device-level balance, V2 eq. 26-28; E/g groups, both
- * f and P averaged / summed per group: f'_d = mean of f in the group, P'_d = sum of P in the group).
- * comm_groups_kept M > 0 selects the communication loss (V2 eq. 29-31): f''_d = D/(M T) * #{t sent to
- * device d}, P''_d = sum of P in the group, D = E/g. */
+ * bias and groups; of ids only the shape matters then), p = s and choice = ids for softmax gates. f is a
+ * constant. dscores Stat [N,E] (= or += by accumulate_dscores) d loss / d s. loss: f64 [1], +=.
+ * With group_size g > 1 (device-level balance, V2 eq. 26-28; E/g groups): f'_d = mean of f in the group,
+ * P'_d = sum of P in the group. comm_groups_kept M > 0 selects the communication loss (V2 eq. 29-31):
+ * f''_d = D/(M T) * #{t sent to any expert of group d}, P''_d = sum of P in the group, D = E/g. */
 struct ap_seq_balance_args {
     ap_tensor scores, ids, dscores, loss;
     int64_t seqs; int kind, accumulate_dscores; int64_t group_size, comm_groups_kept; double weight;

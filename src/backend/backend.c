@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The backend registry: names, opening, and the resolution of empty slots. Stubs and names are generated
+ * from AP_OPS, so that a new operation cannot be forgotten here. */
+#include "config.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/backend.h"
+
+#define AP_OP_NAME(op) #op,
+static const char *const op_names[] = {AP_OPS(AP_OP_NAME)};
+#undef AP_OP_NAME
+
+#define AP_OP_STUB(op)                                                                                                 \
+    static ap_status unsupported_##op(struct ap_stream *stream, const struct ap_##op##_args *args)                     \
+    {                                                                                                                  \
+        (void)stream;                                                                                                  \
+        (void)args;                                                                                                    \
+        return AP_ERR_UNSUPPORTED;                                                                                     \
+    }
+AP_OPS(AP_OP_STUB)
+#undef AP_OP_STUB
+
+/* Host backends first choice, then the oracle. */
+static const struct ap_backend_ops *const registry[] = {&ap_backend_cpu, &ap_backend_reference};
+#define REGISTRY_COUNT (sizeof(registry) / sizeof(registry[0]))
+
+const char *ap_op_name(enum ap_op_id id)
+{
+    return id >= 0 && id < AP_OP_COUNT ? op_names[id] : "unknown";
+}
+
+const char *const *ap_backend_names(void)
+{
+    static const char *const names[] = {"reference", "cpu", NULL};
+    return names;
+}
+
+static const struct ap_backend_ops *find(const char *name)
+{
+    const char *wanted = name && strcmp(name, "auto") != 0 ? name : "cpu";
+    for (size_t i = 0; i < REGISTRY_COUNT; i++) {
+        if (strcmp(registry[i]->name, wanted) == 0)
+            return registry[i];
+    }
+    return NULL;
+}
+
+/* A slot the backend left empty: the reference for memory that the host can read, otherwise the stub. */
+static void resolve(struct ap_backend *be)
+{
+    const struct ap_op_table *own = &be->vt->ops;
+    const struct ap_op_table *ref = &ap_backend_reference.ops;
+#define AP_OP_RESOLVE(op)                                                                                              \
+    be->ops.op = own->op ? own->op : be->vt->is_host && ref->op ? ref->op : unsupported_##op;
+    AP_OPS(AP_OP_RESOLVE)
+#undef AP_OP_RESOLVE
+}
+
+ap_status ap_backend_open(const char *name, int device, struct ap_pool *pool, struct ap_backend **be_p,
+                          struct ap_error *err)
+{
+    const struct ap_backend_ops *vt = find(name);
+    if (!vt) {
+        ap_error_set(err, AP_ERR_UNSUPPORTED, "there is no backend named '%s'", name);
+        ap_error_hint(err, "backends of this build: auto, cpu, reference");
+        return AP_ERR_UNSUPPORTED;
+    }
+    if (vt->size != sizeof(*vt) || vt->abi != AP_BACKEND_ABI)
+        return ap_error_set(err, AP_ERR_ENV, "backend %s has interface version %d, this program needs %d", vt->name,
+                            vt->abi, AP_BACKEND_ABI);
+    struct ap_backend *be = calloc(1, sizeof(*be));
+    if (!be)
+        return ap_error_set(err, AP_ERR_NOMEM, "out of memory while opening backend %s", vt->name);
+    be->vt = vt;
+    be->pool = pool;
+    be->device = device;
+    resolve(be);
+    ap_status status = vt->open(be, device, pool, err);
+    if (status != AP_OK) {
+        free(be);
+        return status;
+    }
+    status = vt->stream_create(be, &be->stream);
+    if (status != AP_OK) {
+        ap_error_set(err, status, "backend %s could not make a stream", vt->name);
+        vt->close(be);
+        free(be);
+        return status;
+    }
+    *be_p = be;
+    return AP_OK;
+}
+
+void ap_backend_close(struct ap_backend *be)
+{
+    if (!be)
+        return;
+    be->vt->stream_destroy(be->stream);
+    be->vt->close(be);
+    free(be);
+}

@@ -1,0 +1,7 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The reference operations for f32 tensors. */
+#include "config.h"
+
+#define REAL    float
+#define REF(op) ap_ref_f32_##op
+#include "backend/cpu/ref_all.h"

@@ -1,0 +1,7 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The reference operations for f64 tensors: the oracle for finite differences. */
+#include "config.h"
+
+#define REAL    double
+#define REF(op) ap_ref_f64_##op
+#include "backend/cpu/ref_all.h"

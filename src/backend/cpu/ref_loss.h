@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Template: cross-entropy and fixed-tree sums. */
+
+AP_PAIRWISE_DEFINE(REF(tree_sum), REF(tree_sum_block), REAL, AP_TERM_PLAIN)
+AP_PAIRWISE_DEFINE(REF(tree_sumsq), REF(tree_sumsq_block), REAL, AP_TERM_SQUARE)
+
+ap_status REF(cross_entropy)(const struct ap_cross_entropy_args *a)
+{
+    int64_t rows = a->logits.shape[0], vocab = a->logits.shape[1];
+    const int32_t *targets = a->targets.data;
+    AP_TRY(ap_check_ids("cross_entropy", targets, rows, -1, vocab));
+    for (int64_t i = 0; i < rows; i++) {
+        const REAL *logits = (const REAL *)a->logits.data + i * vocab;
+        REAL *dlogits = a->dlogits.data ? (REAL *)a->dlogits.data + i * vocab : NULL;
+        double top = -INFINITY, sum = 0;
+        if (targets[i] < 0) {
+            ((REAL *)a->loss.data)[i] = 0;
+            for (int64_t j = 0; dlogits && j < vocab; j++)
+                dlogits[j] = 0;
+            continue;
+        }
+        for (int64_t j = 0; j < vocab; j++)
+            top = (double)logits[j] > top ? (double)logits[j] : top;
+        for (int64_t j = 0; j < vocab; j++)
+            sum += exp((double)logits[j] - top);
+        double lse = top + log(sum);
+        ((REAL *)a->loss.data)[i] = (REAL)(lse - (double)logits[targets[i]]);
+        for (int64_t j = 0; dlogits && j < vocab; j++)
+            dlogits[j] = (REAL)((exp((double)logits[j] - lse) - (j == targets[i] ? 1.0 : 0.0)) * a->weight);
+    }
+    return AP_OK;
+}
+
+ap_status REF(sum_tokens)(const struct ap_sum_tokens_args *a)
+{
+    *(double *)a->out.data += REF(tree_sum)(a->x.data, ap_tensor_count(&a->x));
+    return AP_OK;
+}
+
+ap_status REF(sumsq)(const struct ap_sumsq_args *a)
+{
+    *(double *)a->out.data = REF(tree_sumsq)(a->x.data, ap_tensor_count(&a->x));
+    return AP_OK;
+}

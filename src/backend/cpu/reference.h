@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Inside of the reference backend: the functions per element type. The ref_*.h templates are written once
+ * with REAL and REF(op) and included by ref_f32.c and ref_f64.c. All sums run in double, in index order. */
+#ifndef AP_BACKEND_CPU_REFERENCE_H
+#define AP_BACKEND_CPU_REFERENCE_H
+
+#include "backend/ops.h"
+#include "base/status.h"
+
+/* Operations written as templates, with the descriptor field that decides the element type. */
+#define AP_REF_REAL_OPS(X)       \
+    X(gemm, a)                   \
+    X(grouped_gemm, x)           \
+    X(grouped_wgrad, x)          \
+    X(embed_fwd, table)          \
+    X(embed_bwd, dout)           \
+    X(rmsnorm_fwd, x)            \
+    X(rmsnorm_bwd, x)            \
+    X(rope, x)                   \
+    X(mla_attn_fwd, q)           \
+    X(mla_attn_bwd, q)           \
+    X(swiglu_fwd, y)             \
+    X(swiglu_bwd, dy)            \
+    X(router_fwd, logits)        \
+    X(router_bwd, dlogits)       \
+    X(seq_balance, scores)       \
+    X(moe_dispatch_fwd, x)       \
+    X(moe_dispatch_bwd, dx)      \
+    X(moe_combine_fwd, out)      \
+    X(moe_combine_bwd, dout)     \
+    X(split_cols, src)           \
+    X(cross_entropy, logits)     \
+    X(sum_tokens, x)             \
+    X(add, a)                    \
+    X(scale, x)                  \
+    X(sumsq, x)                  \
+    X(adamw, w)
+
+#define AP_REF_DECLARE(op, field)                               \
+    ap_status ap_ref_f32_##op(const struct ap_##op##_args *a);  \
+    ap_status ap_ref_f64_##op(const struct ap_##op##_args *a);
+AP_REF_REAL_OPS(AP_REF_DECLARE)
+#undef AP_REF_DECLARE
+
+/* Round to nearest even; NaN stays NaN. */
+uint16_t ap_bf16_from_f32(float x);
+float ap_bf16_to_f32(uint16_t x);
+
+/* Indices that live in tensor memory; AP_ERR_BUG (logged) when one is out of range. */
+ap_status ap_check_first(const int32_t *first, int64_t tokens, int64_t seqs);
+ap_status ap_check_offsets(const int32_t *offsets, int64_t groups, int64_t rows);
+ap_status ap_check_ids(const char *op, const int32_t *ids, int64_t count, int64_t low, int64_t limit);
+
+#endif
