@@ -28,8 +28,8 @@ root_requirements()
         command -v newuidmap > /dev/null || missing+=(uidmap)
     fi
     [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || missing+=(debian-archive-keyring)
-    for tool in unshare chroot mount flock tar; do
-        command -v $tool > /dev/null || missing+=(util-linux coreutils tar)
+    for tool in unshare:util-linux flock:util-linux mount:mount chroot:coreutils tar:tar; do
+        command -v "${tool%:*}" > /dev/null || missing+=("${tool#*:}")
     done
     if [ ${#missing[@]} -gt 0 ]; then
         if [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
@@ -56,15 +56,16 @@ root_requirements()
             "sudo sysctl -w kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0   (those that exist)"
 }
 
-# Mirror of the Debian archive that this host's own apt uses, empty when it uses none (mmdebstrap then takes its default).
+# host_mirror [APT-DIR [RELEASE]]: mirror of the Debian archive that this host's own apt uses, empty when it uses none
+# (mmdebstrap then takes its default).
 host_mirror()
 {
     [ -z "${ANTIPODE_MIRROR:-}" ] || { echo "$ANTIPODE_MIRROR"; return; }
-    local files=()
-    shopt -s nullglob
-    files=(/etc/apt/sources.list.d/*.sources /etc/apt/sources.list.d/*.list /etc/apt/sources.list)
-    shopt -u nullglob
-    [ ${#files[@]} -gt 0 ] && [ "$(os_release ID)" = debian ] || return 0
+    local dir=${1:-/etc/apt} release=${2:-$(os_release VERSION_CODENAME)} file files=()
+    for file in "$dir"/sources.list.d/*.sources "$dir"/sources.list.d/*.list "$dir/sources.list"; do
+        [ ! -r "$file" ] || files+=("$file")
+    done
+    [ ${#files[@]} -gt 0 ] || return 0
     # One line per source: URI, suite, components. The archive is the one that carries the host's own release.
     awk '
         function emit() { if (uris != "" && enabled) print uris, suites, components; uris = suites = components = ""; enabled = 1 }
@@ -84,7 +85,7 @@ host_mirror()
         tolower($1) == "suites:" { $1 = ""; gsub(/ +/, ",", $0); suites = substr($0, 2); next }
         tolower($1) == "components:" { $1 = ""; gsub(/ +/, ",", $0); components = substr($0, 2); next }
         END { emit() }
-    ' "${files[@]}" | awk -v release="$(os_release VERSION_CODENAME)" '
+    ' "${files[@]}" | awk -v release="$release" '
         ("," $2 ",") ~ ("," release ",") && ("," $3 ",") ~ /,main,/ { print $1; exit }'
 }
 
@@ -107,8 +108,8 @@ root_build()
         --aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Languages "none"'
         --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/locale/*'
         --dpkgopt='path-exclude=/usr/share/info/*' --dpkgopt='force-unsafe-io')
-    local mirror
-    mirror=$(host_mirror)
+    local mirror=''
+    [ "$(os_release ID)" != debian ] || mirror=$(host_mirror)
     say "building a Debian 13 environment in ${root_dir#"$PWD"/} with $# packages (about a minute; log: ${log#"$PWD"/})"
     [ -e "$target" ] && in_namespace rm -rf --one-file-system "$target"
     if [ "$(id -u)" = 0 ]; then
