@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * AdamW over shards, out of place. */
+#include "config.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "train/optimizer.h"
+
+/* A run of flat elements that share the weight-decay flag. Gaps between tensors are zero in every buffer and
+ * stay zero under AdamW, so a run may span them. */
+struct run { int64_t begin, count; int decay; };
+
+struct ap_optimizer {
+    struct ap_optimizer_options opt;
+    size_t es;
+    struct ap_shard_map map;         /* begin owned */
+    int64_t begin, end;              /* own shard, flat elements */
+    int64_t chunk_first, chunk_last; /* own chunks */
+    int64_t *sum_bytes;              /* [ranks] bytes of chunk sums of each rank */
+    double *sums;                    /* host [chunk_count] */
+    void *sums_dev;                  /* backend f64 [own chunks] */
+    struct run *runs; int64_t run_count;
+    int now;                         /* index of the committed copies */
+    void *w[2];                      /* backend [flat] */
+    void *m[2], *v[2];               /* backend [end - begin] */
+    uint8_t *host;                   /* device backends: [flat + 2 shards], made on first use */
+};
+
+static ap_status make_map(struct ap_optimizer *o)
+{
+    const struct ap_params *p = o->opt.params;
+    int size = o->opt.comm->size;
+    o->map.size = size;
+    o->map.begin = calloc((size_t)size + 1, sizeof(*o->map.begin));
+    o->sum_bytes = calloc((size_t)size, sizeof(*o->sum_bytes));
+    o->sums = calloc((size_t)p->chunk_count + 1, sizeof(*o->sums));
+    if (!o->map.begin || !o->sum_bytes || !o->sums)
+        return AP_ERR_NOMEM;
+    int64_t covered = 0, chunks = 0;
+    for (int r = 0; r < size; r++) {
+        int64_t first, last, begin, end;
+        ap_params_shard(p, r, size, &first, &last, &begin, &end);
+        if (begin != covered || first != chunks || end < begin)
+            return AP_ERR_BUG;
+        o->map.begin[r] = begin;
+        o->sum_bytes[r] = (last - first) * (int64_t)sizeof(double);
+        covered = end;
+        chunks = last;
+        if (r == o->opt.comm->rank) {
+            o->chunk_first = first;
+            o->chunk_last = last;
+        }
+    }
+    o->map.begin[size] = p->flat;
+    if (covered != p->flat || chunks != p->chunk_count)
+        return AP_ERR_BUG;
+    o->begin = o->map.begin[o->opt.comm->rank];
+    o->end = o->map.begin[o->opt.comm->rank + 1];
+    return AP_OK;
+}
+
+static ap_status make_runs(struct ap_optimizer *o)
+{
+    const struct ap_params *p = o->opt.params;
+    int64_t most = o->chunk_last - o->chunk_first;
+    o->runs = calloc((size_t)(most > 0 ? most : 1), sizeof(*o->runs));
+    if (!o->runs)
+        return AP_ERR_NOMEM;
+    for (int64_t c = o->chunk_first; c < o->chunk_last; c++) {
+        const struct ap_param_chunk *k = &p->chunks[c];
+        int decay = p->list[k->param].info.decay;
+        struct run *last = o->run_count > 0 ? &o->runs[o->run_count - 1] : NULL;
+        if (last && last->decay == decay)
+            last->count = k->offset + k->count - last->begin;
+        else
+            o->runs[o->run_count++] = (struct run){k->offset, k->count, decay};
+    }
+    return AP_OK;
+}
+
+static ap_status alloc_zero(struct ap_optimizer *o, size_t bytes, void **mem_p)
+{
+    struct ap_backend *be = o->opt.backend;
+    AP_TRY(be->vt->alloc(be, bytes > 0 ? bytes : 1, mem_p));
+    return be->vt->fill_zero(be->stream, *mem_p, bytes);
+}
+
+static ap_status make_memory(struct ap_optimizer *o)
+{
+    size_t shard = (size_t)(o->end - o->begin) * o->es;
+    for (int i = 0; i < 2; i++) {
+        AP_TRY(alloc_zero(o, (size_t)o->opt.params->flat * o->es, &o->w[i]));
+        AP_TRY(alloc_zero(o, shard, &o->m[i]));
+        AP_TRY(alloc_zero(o, shard, &o->v[i]));
+    }
+    return alloc_zero(o, (size_t)(o->chunk_last - o->chunk_first) * sizeof(double), &o->sums_dev);
+}
+
+ap_status ap_optimizer_create(const struct ap_optimizer_options *opt, struct ap_optimizer **o_p, struct ap_error *err)
+{
+    if (opt->dtype != AP_F32 && opt->dtype != AP_F64)
+        return ap_error_set(err, AP_ERR_UNSUPPORTED, "optimizer state of type %s", ap_dtype_name(opt->dtype));
+    struct ap_optimizer *o = calloc(1, sizeof(*o));
+    if (!o)
+        return ap_error_set(err, AP_ERR_NOMEM, "out of memory");
+    o->opt = *opt;
+    o->es = ap_dtype_size(opt->dtype);
+    ap_status st = make_map(o);
+    if (st == AP_OK)
+        st = make_runs(o);
+    if (st == AP_OK)
+        st = make_memory(o);
+    if (st != AP_OK) {
+        ap_error_set(err, st, "no memory for the optimizer: %lld parameters, %d ranks",
+                     (long long)opt->params->flat, opt->comm->size);
+        ap_optimizer_destroy(o);
+        return st;
+    }
+    *o_p = o;
+    return AP_OK;
+}
+
+void ap_optimizer_destroy(struct ap_optimizer *o)
+{
+    if (!o)
+        return;
+    struct ap_backend *be = o->opt.backend;
+    void *mem[] = {o->w[0], o->w[1], o->m[0], o->m[1], o->v[0], o->v[1], o->sums_dev};
+    for (size_t i = 0; i < sizeof(mem) / sizeof(mem[0]); i++)
+        if (mem[i])
+            be->vt->release(be, mem[i]);
+    free(o->host);
+    free(o->runs);
+    free(o->sums);
+    free(o->sum_bytes);
+    free(o->map.begin);
+    free(o);
+}
+
+const struct ap_shard_map *ap_optimizer_map(const struct ap_optimizer *o)
+{
+    return &o->map;
+}
+
+ap_tensor ap_optimizer_weights(const struct ap_optimizer *o)
+{
+    return ap_tensor_1d(o->w[o->now], o->opt.dtype, o->opt.params->flat);
+}
+
+ap_status ap_optimizer_set_weights(struct ap_optimizer *o, const float *host)
+{
+    struct ap_backend *be = o->opt.backend;
+    int64_t n = o->opt.params->flat;
+    size_t shard = (size_t)(o->end - o->begin) * o->es;
+    AP_TRY(be->vt->fill_zero(be->stream, o->m[o->now], shard));
+    AP_TRY(be->vt->fill_zero(be->stream, o->v[o->now], shard));
+    if (o->opt.dtype == AP_F32)
+        return be->vt->copy(be->stream, o->w[o->now], host, (size_t)n * o->es);
+    double *wide = malloc((size_t)n * sizeof(*wide));
+    if (!wide)
+        return AP_ERR_NOMEM;
+    for (int64_t i = 0; i < n; i++)
+        wide[i] = host[i];
+    ap_status st = be->vt->copy(be->stream, o->w[o->now], wide, (size_t)n * o->es);
+    ap_status sync = be->vt->stream_sync(be->stream);
+    free(wide);
+    return st != AP_OK ? st : sync;
+}
+
+ap_status ap_optimizer_norm(struct ap_optimizer *o, ap_tensor shard_grad, double *norm_p)
+{
+    struct ap_backend *be = o->opt.backend;
+    const struct ap_params *p = o->opt.params;
+    uint8_t *g = shard_grad.data;
+    ap_status st = AP_OK;
+    for (int64_t c = o->chunk_first; st == AP_OK && c < o->chunk_last; c++) {
+        const struct ap_param_chunk *k = &p->chunks[c];
+        struct ap_sumsq_args a = {
+            .x = ap_tensor_1d(g + (size_t)(k->offset - o->begin) * o->es, o->opt.dtype, k->count),
+            .out = ap_tensor_1d((double *)o->sums_dev + (c - o->chunk_first), AP_F64, 1),
+        };
+        st = be->ops.sumsq(be->stream, &a);
+    }
+    size_t own = (size_t)(o->chunk_last - o->chunk_first) * sizeof(double);
+    if (st == AP_OK)
+        st = be->vt->copy(be->stream, o->sums + o->chunk_first, o->sums_dev, own);
+    if (st == AP_OK)
+        st = be->vt->stream_sync(be->stream);
+    AP_TRY(ap_comm_agree(o->opt.comm, st, NULL, NULL));
+    AP_TRY(ap_comm_allgatherv(o->opt.comm, o->sums + o->chunk_first, o->sum_bytes, o->sums));
+    double sum = 0;
+    for (int64_t c = 0; c < p->chunk_count; c++)
+        sum += o->sums[c];
+    *norm_p = sqrt(sum);
+    return AP_OK;
+}
+
+double ap_optimizer_clip_scale(double norm, double clip)
+{
+    double scale = clip > 0 ? clip / (norm + 1e-6) : 1;
+    return scale < 1 ? scale : 1;
+}
+
+static ap_tensor part(const struct ap_optimizer *o, void *mem, int64_t offset, int64_t count)
+{
+    return ap_tensor_1d((uint8_t *)mem + (size_t)offset * o->es, o->opt.dtype, count);
+}
+
+ap_status ap_optimizer_update(struct ap_optimizer *o, const struct ap_optimizer_hyper *h, ap_tensor shard_grad,
+                              double grad_scale)
+{
+    struct ap_backend *be = o->opt.backend;
+    int now = o->now, next = 1 - now;
+    ap_status st = AP_OK;
+    for (int64_t i = 0; st == AP_OK && i < o->run_count; i++) {
+        const struct run *r = &o->runs[i];
+        int64_t at = r->begin - o->begin;
+        struct ap_adamw_args a = {
+            .w = part(o, o->w[now], r->begin, r->count),
+            .g = part(o, shard_grad.data, at, r->count),
+            .m = part(o, o->m[now], at, r->count),
+            .v = part(o, o->v[now], at, r->count),
+            .w_new = part(o, o->w[next], r->begin, r->count),
+            .m_new = part(o, o->m[next], at, r->count),
+            .v_new = part(o, o->v[next], at, r->count),
+            .lr = h->lr,
+            .beta1 = h->beta1,
+            .beta2 = h->beta2,
+            .eps = h->eps,
+            .weight_decay = r->decay ? h->weight_decay : 0,
+            .grad_scale = grad_scale,
+            .step = h->t,
+        };
+        st = be->ops.adamw(be->stream, &a);
+    }
+    ap_status sync = be->vt->stream_sync(be->stream);
+    AP_TRY(ap_comm_agree(o->opt.comm, st != AP_OK ? st : sync, NULL, NULL));
+    return ap_zero_allgather(be, o->opt.comm, &o->map, part(o, o->w[next], 0, o->opt.params->flat));
+}
+
+void ap_optimizer_flip(struct ap_optimizer *o)
+{
+    o->now = 1 - o->now;
+}
+
+/* Host views of weights, m and v; device backends get a staging copy. */
+static ap_status host_views(struct ap_optimizer *o, int fetch, uint8_t *view[3])
+{
+    struct ap_backend *be = o->opt.backend;
+    size_t flat = (size_t)o->opt.params->flat * o->es, shard = (size_t)(o->end - o->begin) * o->es;
+    void *mem[3] = {o->w[o->now], o->m[o->now], o->v[o->now]};
+    size_t bytes[3] = {flat, shard, shard};
+    if (!be->vt->is_host && !o->host) {
+        o->host = malloc(flat + 2 * shard);
+        if (!o->host)
+            return AP_ERR_NOMEM;
+    }
+    uint8_t *at = o->host;
+    for (int i = 0; i < 3; i++) {
+        view[i] = be->vt->is_host ? mem[i] : at;
+        if (view[i] != mem[i] && fetch)
+            AP_TRY(be->vt->copy(be->stream, view[i], mem[i], bytes[i]));
+        at = at ? at + bytes[i] : at;
+    }
+    return fetch ? be->vt->stream_sync(be->stream) : AP_OK;
+}
+
+ap_status ap_optimizer_named(struct ap_optimizer *o, int all_weights, struct ap_named_set *set, struct ap_error *err)
+{
+    const struct ap_params *p = o->opt.params;
+    uint8_t *view[3];
+    ap_status st = host_views(o, !all_weights, view);
+    if (st != AP_OK)
+        return ap_error_set(err, st, "no host memory for the state");
+    int64_t begin = all_weights ? 0 : o->begin, end = all_weights ? p->flat : o->end;
+    AP_TRY(ap_params_named(p, "param", o->opt.dtype, view[0] + (size_t)begin * o->es, begin, end, set, err));
+    AP_TRY(ap_params_named(p, "adam.m", o->opt.dtype, view[1], o->begin, o->end, set, err));
+    return ap_params_named(p, "adam.v", o->opt.dtype, view[2], o->begin, o->end, set, err);
+}
+
+ap_status ap_optimizer_loaded(struct ap_optimizer *o)
+{
+    struct ap_backend *be = o->opt.backend;
+    size_t flat = (size_t)o->opt.params->flat * o->es, shard = (size_t)(o->end - o->begin) * o->es;
+    if (be->vt->is_host)
+        return AP_OK;
+    if (!o->host)
+        return AP_ERR_BUG;
+    AP_TRY(be->vt->copy(be->stream, o->w[o->now], o->host, flat));
+    AP_TRY(be->vt->copy(be->stream, o->m[o->now], o->host + flat, shard));
+    AP_TRY(be->vt->copy(be->stream, o->v[o->now], o->host + flat + shard, shard));
+    return be->vt->stream_sync(be->stream);
+}
+
+ap_status ap_optimizer_host_weights(struct ap_optimizer *o, const void **host_p)
+{
+    uint8_t *view[3];
+    AP_TRY(host_views(o, 1, view));
+    *host_p = view[0];
+    return AP_OK;
+}
