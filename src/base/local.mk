@@ -6,8 +6,10 @@ src_base_libap_base_la_SOURCES = \
   src/base/hash.c src/base/hash.h \
   src/base/io.c src/base/io.h \
   src/base/log.c src/base/log.h \
+  src/base/paths.c src/base/paths.h \
   src/base/pool.c src/base/pool.h \
   src/base/rng.c src/base/rng.h \
-  src/base/status.c src/base/status.h
+  src/base/status.c src/base/status.h \
+  src/base/suggest.c src/base/suggest.h
 src_base_libap_base_la_CFLAGS = $(AM_CFLAGS) $(FYAML_CFLAGS) $(YYJSON_CFLAGS) $(XXHASH_CFLAGS)
 src_base_libap_base_la_LIBADD = $(FYAML_LIBS) $(YYJSON_LIBS) $(XXHASH_LIBS) -lpthread -lm

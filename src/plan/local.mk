@@ -1,1 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
+noinst_LTLIBRARIES += src/plan/libap_plan.la
+src_plan_libap_plan_la_SOURCES = \
+  src/plan/model_check.c \
+  src/plan/model_config.c src/plan/model_config.h \
+  src/plan/model_count.c
+src_plan_libap_plan_la_CFLAGS = $(AM_CFLAGS) $(YYJSON_CFLAGS)

@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The list of trained parameters in canonical order, their counts, and the training FLOPs.
+ *
+ * e_score_correction_bias (one per routed expert and MoE layer of V3) is no trained parameter: it gets no
+ * gradient, the balance update moves it. It is left out of the list and the counts. With it V3 would have
+ * 671,026,419,200 parameters; without it the count is 671,026,404,352, as published (671.026B). */
+#include "config.h"
+
+#include <stdio.h>
+
+#include "plan/model_config.h"
+
+int ap_model_layer_is_moe(const struct ap_model_config *cfg, int64_t layer)
+{
+    if (cfg->routed_experts == 0)
+        return 0;
+    if (layer >= cfg->layers) /* the MTP block */
+        return 1;
+    return layer >= cfg->first_dense && layer % cfg->moe_layer_freq == 0;
+}
+
+/* Matrix elements of one layer's attention: norms apart. */
+static int64_t attention_matrices(const struct ap_model_config *c)
+{
+    int64_t qd = c->heads * (c->nope_dim + c->rope_dim);
+    int64_t q = c->q_lora_rank > 0 ? c->q_lora_rank * c->hidden_size + qd * c->q_lora_rank : qd * c->hidden_size;
+    int64_t kv =
+        (c->kv_lora_rank + c->rope_dim) * c->hidden_size + c->heads * (c->nope_dim + c->v_dim) * c->kv_lora_rank;
+    return q + kv + c->hidden_size * c->heads * c->v_dim;
+}
+
+static int64_t expert_size(const struct ap_model_config *c)
+{
+    return 3 * c->hidden_size * c->moe_intermediate_size;
+}
+
+static int64_t layer_norms(const struct ap_model_config *c)
+{
+    return 2 * c->hidden_size + c->q_lora_rank + c->kv_lora_rank;
+}
+
+/* Elements of one MoE feed-forward; active: only the experts a token uses. */
+static int64_t moe_size(const struct ap_model_config *c, int active)
+{
+    int64_t routed = active ? c->experts_per_token : c->routed_experts;
+    return (routed + c->shared_experts) * expert_size(c) + c->routed_experts * c->hidden_size;
+}
+
+void ap_model_count_params(const struct ap_model_config *c, struct ap_model_count *count_p)
+{
+    struct ap_model_count n = {0};
+    int64_t h = c->hidden_size, inactive = 0;
+    n.embedding = 2 * c->vocab_size * h; /* embedding and head */
+    n.norm = h;
+    for (int64_t l = 0; l < c->layers; l++) {
+        n.attention += attention_matrices(c);
+        n.norm += layer_norms(c);
+        if (ap_model_layer_is_moe(c, l)) {
+            n.moe_routed += c->routed_experts * expert_size(c);
+            n.moe_shared += c->shared_experts * expert_size(c);
+            n.router += c->routed_experts * h;
+            inactive += (c->routed_experts - c->experts_per_token) * expert_size(c);
+        } else {
+            n.dense_mlp += 3 * h * c->intermediate_size;
+        }
+    }
+    n.total = n.embedding + n.attention + n.dense_mlp + n.moe_routed + n.moe_shared + n.router + n.norm;
+    n.active = n.total - inactive;
+    for (int64_t l = c->layers; l < c->layers + c->mtp_depth; l++) {
+        int64_t ffn = ap_model_layer_is_moe(c, l) ? moe_size(c, 0) : 3 * h * c->intermediate_size;
+        /* enorm, hnorm, shared_head.norm; eh_proj [h, 2h] */
+        n.mtp += attention_matrices(c) + layer_norms(c) + ffn + 3 * h + 2 * h * h;
+    }
+    *count_p = n;
+}
+
+double ap_model_train_flops_per_token(const struct ap_model_config *c, int64_t seq_len)
+{
+    double matrices = 0;
+    int64_t h = c->hidden_size, blocks = c->layers + c->mtp_depth;
+    for (int64_t l = 0; l < blocks; l++) {
+        matrices += (double)attention_matrices(c);
+        matrices += (double)(ap_model_layer_is_moe(c, l) ? moe_size(c, 1) : 3 * h * c->intermediate_size);
+    }
+    /* The head once for the model and once per MTP block, which also has eh_proj. The embedding is a copy. */
+    matrices += (double)(c->vocab_size * h * (1 + c->mtp_depth) + 2 * h * h * c->mtp_depth);
+    /* A token sees (T + 1) / 2 tokens on average; scores cost n + r, values v multiply-adds per head, two
+     * operations each, once forward and twice backward. */
+    double width = (double)(c->heads * (c->nope_dim + c->rope_dim + c->v_dim));
+    double attention = 3.0 * (double)(seq_len + 1) * width * (double)blocks;
+    return 6.0 * matrices + attention;
+}
+
+/* The visitor in flight: what every call of it shares. */
+struct walk {
+    const struct ap_model_config *cfg;
+    ap_status (*visit)(void *ctx, const struct ap_param_info *p);
+    void *ctx;
+    int layer; /* -1 outside layers */
+};
+
+static ap_status emit(const struct walk *w, const char *name, enum ap_param_role role, int expert, int64_t rows,
+                      int64_t cols)
+{
+    struct ap_param_info p = {.role = (int)role, .layer = w->layer, .expert = expert};
+    if (w->layer >= 0)
+        snprintf(p.name, sizeof p.name, "model.layers.%d.%s.weight", w->layer, name);
+    else
+        snprintf(p.name, sizeof p.name, "%s.weight", name);
+    p.ndim = cols > 0 ? 2 : 1;
+    p.shape[0] = rows;
+    p.shape[1] = cols > 0 ? cols : 1;
+    p.decay = cols > 0;
+    return w->visit(w->ctx, &p);
+}
+
+static ap_status matrix(const struct walk *w, const char *name, int64_t rows, int64_t cols)
+{
+    return emit(w, name, AP_PARAM_MATRIX, -1, rows, cols);
+}
+
+static ap_status norm(const struct walk *w, const char *name, int64_t n)
+{
+    return emit(w, name, AP_PARAM_NORM, -1, n, 0);
+}
+
+static ap_status walk_attention(const struct walk *w)
+{
+    const struct ap_model_config *c = w->cfg;
+    int64_t qd = c->heads * (c->nope_dim + c->rope_dim);
+    if (c->q_lora_rank > 0) {
+        AP_TRY(matrix(w, "self_attn.q_a_proj", c->q_lora_rank, c->hidden_size));
+        AP_TRY(norm(w, "self_attn.q_a_layernorm", c->q_lora_rank));
+        AP_TRY(matrix(w, "self_attn.q_b_proj", qd, c->q_lora_rank));
+    } else {
+        AP_TRY(matrix(w, "self_attn.q_proj", qd, c->hidden_size));
+    }
+    AP_TRY(matrix(w, "self_attn.kv_a_proj_with_mqa", c->kv_lora_rank + c->rope_dim, c->hidden_size));
+    AP_TRY(norm(w, "self_attn.kv_a_layernorm", c->kv_lora_rank));
+    AP_TRY(matrix(w, "self_attn.kv_b_proj", c->heads * (c->nope_dim + c->v_dim), c->kv_lora_rank));
+    return matrix(w, "self_attn.o_proj", c->hidden_size, c->heads * c->v_dim);
+}
+
+static ap_status walk_mlp(const struct walk *w, const char *prefix, int64_t width)
+{
+    char name[64];
+    int64_t h = w->cfg->hidden_size;
+    snprintf(name, sizeof name, "%s.gate_proj", prefix);
+    AP_TRY(matrix(w, name, width, h));
+    snprintf(name, sizeof name, "%s.up_proj", prefix);
+    AP_TRY(matrix(w, name, width, h));
+    snprintf(name, sizeof name, "%s.down_proj", prefix);
+    return matrix(w, name, h, width);
+}
+
+static ap_status walk_moe(const struct walk *w)
+{
+    const struct ap_model_config *c = w->cfg;
+    int64_t h = c->hidden_size, width = c->moe_intermediate_size;
+    char name[64];
+    AP_TRY(emit(w, "mlp.gate", AP_PARAM_ROUTER, -1, c->routed_experts, h));
+    for (int e = 0; e < (int)c->routed_experts; e++) {
+        snprintf(name, sizeof name, "mlp.experts.%d.gate_proj", e);
+        AP_TRY(emit(w, name, AP_PARAM_EXPERT, e, width, h));
+        snprintf(name, sizeof name, "mlp.experts.%d.up_proj", e);
+        AP_TRY(emit(w, name, AP_PARAM_EXPERT, e, width, h));
+    }
+    for (int e = 0; e < (int)c->routed_experts; e++) {
+        snprintf(name, sizeof name, "mlp.experts.%d.down_proj", e);
+        AP_TRY(emit(w, name, AP_PARAM_EXPERT, e, h, width));
+    }
+    if (c->shared_experts == 0)
+        return AP_OK;
+    return walk_mlp(w, "mlp.shared_experts", width * c->shared_experts);
+}
+
+static ap_status walk_block(const struct walk *w)
+{
+    const struct ap_model_config *c = w->cfg;
+    AP_TRY(norm(w, "input_layernorm", c->hidden_size));
+    AP_TRY(walk_attention(w));
+    AP_TRY(norm(w, "post_attention_layernorm", c->hidden_size));
+    if (ap_model_layer_is_moe(c, w->layer))
+        return walk_moe(w);
+    return walk_mlp(w, "mlp", c->intermediate_size);
+}
+
+ap_status ap_model_visit_params(const struct ap_model_config *cfg,
+                                ap_status (*visit)(void *ctx, const struct ap_param_info *p), void *ctx)
+{
+    struct walk w = {cfg, visit, ctx, -1};
+    int64_t h = cfg->hidden_size;
+    AP_TRY(emit(&w, "model.embed_tokens", AP_PARAM_EMBEDDING, -1, cfg->vocab_size, h));
+    for (w.layer = 0; w.layer < cfg->layers; w.layer++)
+        AP_TRY(walk_block(&w));
+    w.layer = -1;
+    AP_TRY(norm(&w, "model.norm", h));
+    AP_TRY(emit(&w, "lm_head", AP_PARAM_HEAD, -1, cfg->vocab_size, h));
+    for (int64_t l = cfg->layers; l < cfg->layers + cfg->mtp_depth; l++) {
+        w.layer = (int)l;
+        AP_TRY(norm(&w, "enorm", h));
+        AP_TRY(norm(&w, "hnorm", h));
+        AP_TRY(matrix(&w, "eh_proj", h, 2 * h));
+        AP_TRY(walk_block(&w));
+        AP_TRY(norm(&w, "shared_head.norm", h));
+    }
+    return AP_OK;
+}
