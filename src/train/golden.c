@@ -1,0 +1,428 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Check of reference numbers: forward, gradients and AdamW steps of a small model against a folder of
+ * files made by other programs. The limits leave room for another order of summation in fp32 and none for
+ * a mistake. */
+#include "config.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <yyjson.h>
+
+#include "base/io.h"
+#include "hf/npy.h"
+#include "hf/safetensors.h"
+#include "model/model.h"
+#include "train/golden.h"
+
+#define MAX_STEPS 64
+
+struct golden {
+    const char *dir;
+    struct ap_backend *be;
+    ap_dtype dt;
+    struct ap_model_config cfg;
+    struct ap_npy tokens, logits, token_loss, routing;
+    struct ap_safetensors *weights, *grads, *final;
+    double loss, train_loss[MAX_STEPS + 1];
+    double lr, beta1, beta2, eps, decay, decay_1d;
+    int64_t steps;
+    int64_t B, T;
+    const struct ap_params *params;
+    int32_t *targets, *first, *positions;
+    ap_tensor w, g, m, v, bias;
+    struct ap_golden_report *report;
+    struct ap_error *err;
+};
+
+static const char *const quantity_names[AP_GOLDEN_COUNT] = {
+    "logits max abs",          "token loss max abs",       "mean loss abs",         "gradient norm relative",
+    "gradient max relative",   "training loss max abs",    "weights RMS",           "weights off by 1e-5",
+    "weights max abs",         "routing differences"};
+
+/* fp32 limits; measured fp32 noise of other programs is 3 to 10 times smaller. */
+static const double limits[AP_GOLDEN_COUNT] = {2e-5, 1e-5, 3e-6, 1e-5, 2e-5, 1e-5, 3e-6, 20, 1e-3, 0};
+
+const char *ap_golden_quantity_name(enum ap_golden_quantity q)
+{
+    return quantity_names[q];
+}
+
+static void note(struct golden *G, enum ap_golden_quantity q, double value, const char *where)
+{
+    struct ap_golden_report *r = G->report;
+    if (r->where[q][0] && value <= r->worst[q])
+        return; /* a NaN is not <= and is kept */
+    if (r->where[q][0] && isnan(r->worst[q]))
+        return;
+    r->worst[q] = value;
+    snprintf(r->where[q], sizeof r->where[q], "%s", where);
+}
+
+static char *join(struct golden *G, const char *file, char *buf, size_t size)
+{
+    snprintf(buf, size, "%s/%s", G->dir, file);
+    return buf;
+}
+
+/* Element i of an array of f32 or f64. */
+static double at(const void *data, ap_dtype t, int64_t i)
+{
+    float f;
+    double d;
+    if (t == AP_F64) {
+        memcpy(&d, (const char *)data + 8 * i, 8);
+        return d;
+    }
+    memcpy(&f, (const char *)data + 4 * i, 4);
+    return f;
+}
+
+static void put(void *data, ap_dtype t, int64_t i, double value)
+{
+    if (t == AP_F64)
+        ((double *)data)[i] = value;
+    else
+        ((float *)data)[i] = (float)value;
+}
+
+static ap_status read_optimizer(struct golden *G, yyjson_val *o, const char *path)
+{
+    static const char *const keys[] = {"lr", "beta1", "beta2", "eps", "weight_decay", "weight_decay_1d"};
+    double *out[] = {&G->lr, &G->beta1, &G->beta2, &G->eps, &G->decay, &G->decay_1d};
+    for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
+        yyjson_val *v = yyjson_obj_get(o, keys[i]);
+        if (!yyjson_is_num(v))
+            return ap_error_set(G->err, AP_ERR_INPUT, "%s: optimizer.%s is missing", path, keys[i]);
+        *out[i] = yyjson_get_num(v);
+    }
+    yyjson_val *steps = yyjson_obj_get(o, "steps");
+    if (!yyjson_is_uint(steps) || yyjson_get_uint(steps) < 1 || yyjson_get_uint(steps) > MAX_STEPS)
+        return ap_error_set(G->err, AP_ERR_INPUT, "%s: optimizer.steps is not in 1..%d", path, MAX_STEPS);
+    G->steps = (int64_t)yyjson_get_uint(steps);
+    return AP_OK;
+}
+
+static ap_status read_loss(struct golden *G)
+{
+    char path[1024], *text;
+    size_t size;
+    AP_TRY(ap_io_read_file(join(G, "loss.json", path, sizeof path), 1 << 20, &text, &size, G->err));
+    yyjson_doc *doc = yyjson_read(text, size, 0);
+    yyjson_val *root = yyjson_doc_get_root(doc), *curve = yyjson_obj_get(root, "train_loss_fp32");
+    ap_status st = AP_OK;
+    if (!yyjson_is_num(yyjson_obj_get(root, "loss")))
+        st = ap_error_set(G->err, AP_ERR_INPUT, "%s: no number named loss", path);
+    if (st == AP_OK)
+        st = read_optimizer(G, yyjson_obj_get(root, "optimizer"), path);
+    if (st == AP_OK && (int64_t)yyjson_arr_size(curve) != G->steps + 1)
+        st = ap_error_set(G->err, AP_ERR_INPUT, "%s: train_loss_fp32 does not have steps + 1 numbers", path);
+    if (st == AP_OK) {
+        G->loss = yyjson_get_num(yyjson_obj_get(root, "loss"));
+        for (int64_t i = 0; i <= G->steps; i++)
+            G->train_loss[i] = yyjson_get_num(yyjson_arr_get(curve, (size_t)i));
+    }
+    yyjson_doc_free(doc);
+    free(text);
+    return st;
+}
+
+static ap_status open_array(struct golden *G, const char *file, struct ap_npy *a, ap_dtype type, int ndim,
+                            const int64_t *shape)
+{
+    char path[1024];
+    AP_TRY(ap_npy_open(join(G, file, path, sizeof path), a, G->err));
+    int ok = a->dtype == type && a->ndim == ndim;
+    for (int i = 0; ok && i < ndim; i++)
+        ok = shape[i] < 0 || a->shape[i] == shape[i];
+    return ok ? AP_OK : ap_error_set(G->err, AP_ERR_INPUT, "%s: dtype or shape does not fit config.json and tokens.npy", path);
+}
+
+static ap_status open_files(struct golden *G)
+{
+    char path[1024];
+    AP_TRY(ap_model_config_load(join(G, "config.json", path, sizeof path), &G->cfg, G->err));
+    AP_TRY(open_array(G, "tokens.npy", &G->tokens, AP_I32, 2, (int64_t[]){-1, -1}));
+    G->B = G->tokens.shape[0];
+    G->T = G->tokens.shape[1];
+    if (G->B < 1 || G->T < 2)
+        return ap_error_set(G->err, AP_ERR_INPUT, "%s: a batch of %lld x %lld tokens is too small", G->dir,
+                            (long long)G->B, (long long)G->T);
+    int64_t moe = 0;
+    for (int64_t i = 0; i < G->cfg.layers; i++)
+        moe += ap_model_layer_is_moe(&G->cfg, i);
+    AP_TRY(open_array(G, "logits.npy", &G->logits, AP_F32, 3, (int64_t[]){G->B, G->T, G->cfg.vocab_size}));
+    AP_TRY(open_array(G, "token_loss.npy", &G->token_loss, AP_F32, 2, (int64_t[]){G->B, G->T - 1}));
+    if (moe)
+        AP_TRY(open_array(G, "routing.npy", &G->routing, AP_I32, 3, (int64_t[]){moe, G->B * G->T, G->cfg.experts_per_token}));
+    AP_TRY(ap_safetensors_open(join(G, "model.safetensors", path, sizeof path), &G->weights, G->err));
+    AP_TRY(ap_safetensors_open(join(G, "grads.safetensors", path, sizeof path), &G->grads, G->err));
+    AP_TRY(ap_safetensors_open(join(G, "weights_step5.safetensors", path, sizeof path), &G->final, G->err));
+    return read_loss(G);
+}
+
+/* The tensor of a file for one parameter, of the right size. */
+static ap_status lookup(struct golden *G, struct ap_safetensors *f, const char *file, const char *name, int64_t count,
+                        const struct ap_safetensor **t_p)
+{
+    const struct ap_safetensor *t = ap_safetensors_find(f, name);
+    if (!t || (t->dtype != AP_F32 && t->dtype != AP_F64) || t->count != count)
+        return ap_error_set(G->err, AP_ERR_INPUT, "%s/%s: tensor %s is missing or has another size or dtype", G->dir, file,
+                            name);
+    *t_p = t;
+    return AP_OK;
+}
+
+static ap_status load_weights(struct golden *G)
+{
+    const struct ap_safetensor *t;
+    memset(G->w.data, 0, (size_t)G->params->flat * ap_dtype_size(G->dt));
+    for (int64_t i = 0; i < G->params->count; i++) {
+        const struct ap_param *p = &G->params->list[i];
+        AP_TRY(lookup(G, G->weights, "model.safetensors", p->info.name, p->count, &t));
+        for (int64_t j = 0; j < p->count; j++)
+            put(G->w.data, G->dt, p->offset + j, at(t->data, t->dtype, j));
+    }
+    int64_t E = G->cfg.routed_experts;
+    memset(G->bias.data, 0, (size_t)G->params->routers * ap_dtype_size(G->dt));
+    for (int64_t l = 0; l < G->params->moe_layers && G->cfg.gate_kind == AP_GATE_SIGMOID_NOAUX; l++) {
+        char name[160];
+        ap_params_router_name(&G->cfg, l, name, sizeof name);
+        AP_TRY(lookup(G, G->weights, "model.safetensors", name, E, &t));
+        for (int64_t j = 0; j < E; j++)
+            put(G->bias.data, G->dt, l * E + j, at(t->data, t->dtype, j));
+    }
+    return AP_OK;
+}
+
+static ap_status make_batch(struct golden *G)
+{
+    int64_t N = G->B * G->T;
+    G->targets = calloc((size_t)N, 4);
+    G->first = calloc((size_t)N, 4);
+    G->positions = calloc((size_t)N, 4);
+    if (!G->targets || !G->first || !G->positions)
+        return ap_error_set(G->err, AP_ERR_NOMEM, "out of memory");
+    const int32_t *tok = G->tokens.data;
+    for (int64_t i = 0; i < N; i++) {
+        if (tok[i] < 0 || tok[i] >= G->cfg.vocab_size)
+            return ap_error_set(G->err, AP_ERR_INPUT, "%s/tokens.npy: token %d is beyond the vocabulary", G->dir, tok[i]);
+        G->positions[i] = (int32_t)(i % G->T);
+        G->targets[i] = i % G->T == G->T - 1 ? -1 : tok[i + 1];
+    }
+    return AP_OK;
+}
+
+static struct ap_batch batch_of(const struct golden *G)
+{
+    return (struct ap_batch){G->tokens.data, G->targets, G->first, G->positions};
+}
+
+static ap_status check_forward(struct golden *G)
+{
+    struct ap_model_options opt = {G->B, G->T, G->dt, 1};
+    struct ap_model *m;
+    AP_TRY(ap_model_create(G->be, &G->cfg, &opt, &m, G->err));
+    struct ap_batch b = batch_of(G);
+    struct ap_loss_weights lw = {.ce = 1.0};
+    struct ap_model_result r;
+    ap_status st = ap_model_step(m, G->w, (ap_tensor){0}, G->bias, &b, &lw, &r, NULL);
+    if (st != AP_OK) {
+        ap_model_destroy(m);
+        return ap_error_set(G->err, st, "the forward pass failed");
+    }
+    int64_t N = G->B * G->T, V = G->cfg.vocab_size, K = G->cfg.experts_per_token;
+    ap_tensor logits = ap_model_logits(m), loss = ap_model_token_loss(m);
+    char where[64];
+    for (int64_t i = 0; i < N * V; i++) {
+        snprintf(where, sizeof where, "token %lld, entry %lld", (long long)(i / V), (long long)(i % V));
+        note(G, AP_GOLDEN_LOGITS, fabs(at(logits.data, G->dt, i) - at(G->logits.data, AP_F32, i)), where);
+    }
+    for (int64_t i = 0; i < G->B * (G->T - 1); i++) {
+        int64_t t = i / (G->T - 1) * G->T + i % (G->T - 1);
+        snprintf(where, sizeof where, "token %lld", (long long)t);
+        note(G, AP_GOLDEN_TOKEN_LOSS, fabs(at(loss.data, G->dt, t) - at(G->token_loss.data, AP_F32, i)), where);
+    }
+    note(G, AP_GOLDEN_LOSS, fabs(r.ce_sum / (double)r.ce_tokens - G->loss), "batch");
+    int64_t differ = 0;
+    for (int64_t l = 0; l < G->params->moe_layers; l++) {
+        const int32_t *ids = ap_model_routing(m, l).data, *want = (const int32_t *)G->routing.data + l * N * K;
+        for (int64_t i = 0; i < N * K; i++)
+            differ += ids[i] != want[i];
+    }
+    note(G, AP_GOLDEN_ROUTING, (double)differ, G->params->moe_layers ? "all layers" : "no routed layer");
+    ap_model_destroy(m);
+    return AP_OK;
+}
+
+static ap_status check_grads(struct golden *G)
+{
+    for (int64_t i = 0; i < G->params->count; i++) {
+        const struct ap_param *p = &G->params->list[i];
+        const struct ap_safetensor *t;
+        AP_TRY(lookup(G, G->grads, "grads.safetensors", p->info.name, p->count, &t));
+        double diff2 = 0, norm2 = 0, diff = 0, big = 0;
+        for (int64_t j = 0; j < p->count; j++) {
+            double want = at(t->data, t->dtype, j), d = at(G->g.data, G->dt, p->offset + j) - want;
+            diff2 += d * d;
+            norm2 += want * want;
+            diff = fabs(d) > diff || isnan(d) ? fabs(d) : diff;
+            big = fmax(big, fabs(want));
+        }
+        /* An expert that no token chose has gradient 0: then ours must be 0 too. */
+        note(G, AP_GOLDEN_GRAD_NORM, norm2 > 0 ? sqrt(diff2 / norm2) : sqrt(diff2), p->info.name);
+        note(G, AP_GOLDEN_GRAD_MAX, big > 0 ? diff / big : diff, p->info.name);
+    }
+    return AP_OK;
+}
+
+static ap_status adamw(struct golden *G, int64_t step)
+{
+    size_t width = ap_dtype_size(G->dt);
+    for (int64_t i = 0; i < G->params->count; i++) {
+        const struct ap_param *p = &G->params->list[i];
+        ap_tensor part[4] = {G->w, G->g, G->m, G->v};
+        for (int k = 0; k < 4; k++)
+            part[k] = ap_tensor_1d((char *)part[k].data + (size_t)p->offset * width, G->dt, p->count);
+        struct ap_adamw_args a = {.w = part[0], .g = part[1], .m = part[2], .v = part[3],
+                                  .w_new = part[0], .m_new = part[2], .v_new = part[3],
+                                  .lr = G->lr, .beta1 = G->beta1, .beta2 = G->beta2, .eps = G->eps,
+                                  .weight_decay = p->info.decay ? G->decay : G->decay_1d, .grad_scale = 1.0, .step = step};
+        AP_TRY(G->be->ops.adamw(G->be->stream, &a));
+    }
+    return G->be->vt->stream_sync(G->be->stream);
+}
+
+static ap_status check_weights(struct golden *G)
+{
+    double sum2 = 0;
+    int64_t n = 0, off = 0;
+    for (int64_t i = 0; i < G->params->count; i++) {
+        const struct ap_param *p = &G->params->list[i];
+        const struct ap_safetensor *t;
+        AP_TRY(lookup(G, G->final, "weights_step5.safetensors", p->info.name, p->count, &t));
+        for (int64_t j = 0; j < p->count; j++) {
+            double d = fabs(at(G->w.data, G->dt, p->offset + j) - at(t->data, t->dtype, j));
+            sum2 += d * d;
+            off += !(d <= 1e-5);
+            note(G, AP_GOLDEN_WEIGHT_MAX, d, p->info.name);
+        }
+        n += p->count;
+    }
+    note(G, AP_GOLDEN_WEIGHT_RMS, sqrt(sum2 / (double)n), "all tensors");
+    note(G, AP_GOLDEN_WEIGHT_COUNT, (double)off, "all tensors");
+    return AP_OK;
+}
+
+static ap_status train(struct golden *G, struct ap_model *m)
+{
+    struct ap_batch b = batch_of(G);
+    struct ap_loss_weights lw = {.ce = 1.0 / (double)(G->B * (G->T - 1))};
+    size_t bytes = (size_t)G->params->flat * ap_dtype_size(G->dt);
+    memset(G->m.data, 0, bytes);
+    memset(G->v.data, 0, bytes);
+    for (int64_t step = 0; step <= G->steps; step++) {
+        struct ap_model_result r;
+        char where[32];
+        memset(G->g.data, 0, bytes);
+        AP_TRY(ap_model_step(m, G->w, G->g, G->bias, &b, &lw, &r, NULL));
+        snprintf(where, sizeof where, "step %lld", (long long)step);
+        note(G, AP_GOLDEN_TRAIN_LOSS, fabs(r.ce_sum / (double)r.ce_tokens - G->train_loss[step]), where);
+        if (step == 0)
+            AP_TRY(check_grads(G));
+        if (step < G->steps)
+            AP_TRY(adamw(G, step + 1));
+    }
+    return check_weights(G);
+}
+
+static ap_status check_training(struct golden *G)
+{
+    struct ap_model_options opt = {G->B, G->T, G->dt, 0};
+    struct ap_model *m;
+    AP_TRY(ap_model_create(G->be, &G->cfg, &opt, &m, G->err));
+    if (G->err)
+        G->err->status = AP_OK;
+    ap_status st = train(G, m);
+    if (st != AP_OK && G->err && G->err->status == AP_OK)
+        ap_error_set(G->err, st, "a training step failed");
+    ap_model_destroy(m);
+    return st;
+}
+
+static ap_status allocate(struct golden *G, const struct ap_params *p)
+{
+    size_t bytes = (size_t)p->flat * ap_dtype_size(G->dt);
+    ap_tensor *t[4] = {&G->w, &G->g, &G->m, &G->v};
+    void *mem;
+    for (int i = 0; i < 4; i++) {
+        AP_TRY(G->be->vt->alloc(G->be, bytes, &mem));
+        *t[i] = ap_tensor_1d(mem, G->dt, p->flat);
+    }
+    AP_TRY(G->be->vt->alloc(G->be, (size_t)(p->routers + 1) * ap_dtype_size(G->dt), &mem));
+    G->bias = ap_tensor_1d(mem, G->dt, p->routers);
+    return AP_OK;
+}
+
+static void judge(struct golden *G)
+{
+    struct ap_golden_report *r = G->report;
+    int64_t n = 0;
+    for (int64_t i = 0; i < G->params->count; i++)
+        n += G->params->list[i].count;
+    memcpy(r->limit, limits, sizeof limits);
+    /* the count's limit, 20, is stated for a model of 177420 elements */
+    r->limit[AP_GOLDEN_WEIGHT_COUNT] = fmax(20.0, floor(20.0 * (double)n / 177420.0));
+    r->passed = 1;
+    for (int q = 0; q < AP_GOLDEN_COUNT; q++)
+        if (!(r->worst[q] <= r->limit[q]))
+            r->passed = 0;
+}
+
+static void release(struct golden *G)
+{
+    ap_tensor t[5] = {G->w, G->g, G->m, G->v, G->bias};
+    for (int i = 0; i < 5; i++)
+        if (t[i].data)
+            G->be->vt->release(G->be, t[i].data);
+    ap_npy_close(&G->tokens);
+    ap_npy_close(&G->logits);
+    ap_npy_close(&G->token_loss);
+    ap_npy_close(&G->routing);
+    ap_safetensors_close(G->weights);
+    ap_safetensors_close(G->grads);
+    ap_safetensors_close(G->final);
+    free(G->targets);
+    free(G->first);
+    free(G->positions);
+}
+
+ap_status ap_golden_check(const char *dir, struct ap_backend *be, ap_dtype dtype, struct ap_golden_report *report,
+                          struct ap_error *err)
+{
+    struct golden G = {.dir = dir, .be = be, .dt = dtype, .report = report, .err = err};
+    if (!be->vt->is_host)
+        return ap_error_set(err, AP_ERR_UNSUPPORTED, "backend %s keeps its memory away from the host", be->vt->name);
+    memset(report, 0, sizeof *report);
+    struct ap_params *params = NULL;
+    ap_status st = open_files(&G);
+    if (st == AP_OK && (st = ap_params_create(&G.cfg, &params)) != AP_OK)
+        ap_error_set(err, st, "%s: the parameter list could not be made", dir);
+    G.params = params;
+    if (st == AP_OK && (st = allocate(&G, params)) != AP_OK)
+        ap_error_set(err, st, "out of memory for the weights");
+    if (st == AP_OK)
+        st = load_weights(&G);
+    if (st == AP_OK)
+        st = make_batch(&G);
+    if (st == AP_OK)
+        st = check_forward(&G);
+    if (st == AP_OK)
+        st = check_training(&G);
+    if (st == AP_OK)
+        judge(&G);
+    release(&G);
+    ap_params_destroy(params);
+    return st;
+}
