@@ -1,0 +1,31 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Runs one test of `make check`: a private temporary folder that is removed afterwards (Criterion leaves sockets
+# behind), the built programs on PATH, Open MPI allowed to run as root and with more ranks than cores, a time limit.
+# usage: run.sh SRCDIR BUILDDIR TEST [ARG...]     Exit codes are automake's: 0 pass, 77 skip, 99 error, else fail.
+set -u
+AP_SRCDIR=$(cd "$1" && pwd) || exit 99
+AP_BUILDDIR=$(cd "$2" && pwd) || exit 99
+shift 2
+export AP_SRCDIR AP_BUILDDIR
+export PATH=$AP_BUILDDIR:$PATH LC_ALL=C.UTF-8
+# Short, because a socket's path may have no more than 107 bytes.
+TMPDIR=$(mktemp -d /tmp/ap-test.XXXXXX) || exit 99
+export TMPDIR
+trap 'rm -rf "$TMPDIR"' EXIT
+trap 'exit 99' HUP INT TERM
+
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+export PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe PRTE_MCA_hwloc_default_binding_policy=none
+export OMPI_MCA_btl_vader_single_copy_mechanism=none OMPI_MCA_btl_sm_single_copy_mechanism=none
+export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1:abort_on_error=0}
+export LSAN_OPTIONS=${LSAN_OPTIONS:-suppressions=$AP_SRCDIR/tests/support/lsan.supp:print_suppressions=0}
+export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1:halt_on_error=1}
+
+case $1 in
+*.sh) set -- bash "$@" ;;
+esac
+timeout --kill-after=10 "${AP_TEST_TIMEOUT:-300}" "$@" < /dev/null
+code=$?
+[ $code != 124 ] || echo "run.sh: stopped after ${AP_TEST_TIMEOUT:-300} s"
+exit $code
