@@ -10,6 +10,7 @@ src_base_libap_base_la_SOURCES = \
   src/base/pool.c src/base/pool.h \
   src/base/rng.c src/base/rng.h \
   src/base/status.c src/base/status.h \
-  src/base/suggest.c src/base/suggest.h
+  src/base/suggest.c src/base/suggest.h \
+  src/base/utf8.c src/base/utf8.h
 src_base_libap_base_la_CFLAGS = $(AM_CFLAGS) $(FYAML_CFLAGS) $(YYJSON_CFLAGS) $(XXHASH_CFLAGS)
 src_base_libap_base_la_LIBADD = $(FYAML_LIBS) $(YYJSON_LIBS) $(XXHASH_LIBS) -lpthread -lm

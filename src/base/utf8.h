@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * UTF-8: validation and repair (RFC 3629: no surrogates, no overlong forms, nothing above U+10FFFF).
  * Stateless, thread-safe. */
-#ifndef AP_TEXT_UTF8_H
-#define AP_TEXT_UTF8_H
+#ifndef AP_BASE_UTF8_H
+#define AP_BASE_UTF8_H
 
 #include <stddef.h>
 #include <stdint.h>

@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-#include "text/utf8.h"
+#include "base/utf8.h"
 
 /* Length that the first byte announces and the range of the second byte; 0: not a first byte. */
 static int lead(uint8_t b, uint8_t *low, uint8_t *high)
