@@ -24,8 +24,8 @@ if [ ! -e configure ]; then
     autoreconf -i > "$log" 2>&1 || fail autoreconf
 fi
 cd "$build"
-# Options and compiler of the last configure; another set starts afresh.
-want="$* CC=${CC:-} $(gcc -dumpfullversion)"
+# What the last configure saw: its options, the compiler, and the optional packages that were there.
+want="$* CC=${CC:-} $(gcc -dumpfullversion) criterion $(pkg-config --modversion criterion 2> /dev/null || echo absent)"
 if [ ! -e Makefile ] || [ "$(cat configured 2> /dev/null)" != "$want" ]; then
     rm -f Makefile
     "$tree/configure" -q --enable-maintainer-mode "$@" > "$log" 2>&1 || fail configure

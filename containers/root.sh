@@ -56,12 +56,12 @@ root_requirements()
             "sudo sysctl -w kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0   (those that exist)"
 }
 
-# host_mirror [APT-DIR [RELEASE]]: mirror of the Debian archive that this host's own apt uses, empty when it uses none
-# (mmdebstrap then takes its default).
+# host_mirror APT-DIR RELEASE: the mirror that this apt configuration takes the main section of the release from, empty
+# when there is none (mmdebstrap then takes its default).
 host_mirror()
 {
     [ -z "${ANTIPODE_MIRROR:-}" ] || { echo "$ANTIPODE_MIRROR"; return; }
-    local dir=${1:-/etc/apt} release=${2:-$(os_release VERSION_CODENAME)} file files=()
+    local dir=$1 release=$2 file files=()
     for file in "$dir"/sources.list.d/*.sources "$dir"/sources.list.d/*.list "$dir/sources.list"; do
         [ ! -r "$file" ] || files+=("$file")
     done
@@ -109,7 +109,7 @@ root_build()
         --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/locale/*'
         --dpkgopt='path-exclude=/usr/share/info/*' --dpkgopt='force-unsafe-io')
     local mirror=''
-    [ "$(os_release ID)" != debian ] || mirror=$(host_mirror)
+    [ "$(os_release ID)" != debian ] || mirror=$(host_mirror /etc/apt "$(os_release VERSION_CODENAME)")
     say "building a Debian 13 environment in ${root_dir#"$PWD"/} with $# packages (about a minute; log: ${log#"$PWD"/})"
     [ -e "$target" ] && in_namespace rm -rf --one-file-system "$target"
     if [ "$(id -u)" = 0 ]; then
