@@ -79,7 +79,7 @@ static ap_status query_backward(struct ap_model *m, struct layer *L, ap_tensor d
     const struct ap_model_config *c = &m->cfg;
     struct layer_saved *s = &L->s;
     if (!c->q_lora_rank)
-        return ap_linear_bwd(m, dq, s->xn1, L->par.q, dxn, 0);
+        return planning(m) ? AP_OK : ap_linear_bwd(m, dq, s->xn1, L->par.q, dxn, 0);
     size_t mark = ap_arena_mark(&m->arena);
     int64_t ql = c->q_lora_rank;
     ap_tensor dcqn = new2(m, m->dt, m->tokens, ql), dcq = new2(m, m->dt, m->tokens, ql);

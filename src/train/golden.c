@@ -176,7 +176,7 @@ static ap_status lookup(struct golden *G, struct ap_safetensors *f, const char *
 
 static ap_status load_weights(struct golden *G)
 {
-    const struct ap_safetensor *t;
+    const struct ap_safetensor *t = NULL;
     memset(G->w.data, 0, (size_t)G->params->flat * ap_dtype_size(G->dt));
     for (int64_t i = 0; i < G->params->count; i++) {
         const struct ap_param *p = &G->params->list[i];
@@ -260,7 +260,7 @@ static ap_status check_grads(struct golden *G)
 {
     for (int64_t i = 0; i < G->params->count; i++) {
         const struct ap_param *p = &G->params->list[i];
-        const struct ap_safetensor *t;
+        const struct ap_safetensor *t = NULL;
         AP_TRY(lookup(G, G->grads, "grads.safetensors", p->info.name, p->count, &t));
         double diff2 = 0, norm2 = 0, diff = 0, big = 0;
         for (int64_t j = 0; j < p->count; j++) {
@@ -300,7 +300,7 @@ static ap_status check_weights(struct golden *G)
     int64_t n = 0, off = 0;
     for (int64_t i = 0; i < G->params->count; i++) {
         const struct ap_param *p = &G->params->list[i];
-        const struct ap_safetensor *t;
+        const struct ap_safetensor *t = NULL;
         AP_TRY(lookup(G, G->final, "weights_step5.safetensors", p->info.name, p->count, &t));
         for (int64_t j = 0; j < p->count; j++) {
             double d = fabs(at(G->w.data, G->dt, p->offset + j) - at(t->data, t->dtype, j));

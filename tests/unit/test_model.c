@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The model's gradients against finite differences in fp64, for every parameter tensor: V3 gate with MTP and
+ * sequence balance, V2 gates with expert, device and communication balance, document boundaries. Also the
+ * layout of the flat buffer and what must not depend on it. */
+#include "config.h"
+
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/rng.h"
+#include "model/model.h"
+
+struct fixture {
+    struct ap_backend *be;
+    struct ap_model *m;
+    const struct ap_params *p;
+    double *w, *g, *bias;
+    int32_t *tokens, *targets, *first, *positions;
+    struct ap_batch batch;
+    struct ap_loss_weights lw;
+    int64_t N;
+};
+
+static struct ap_model_config v3_config(void)
+{
+    return (struct ap_model_config){
+        .name = "fd-v3", .version = 3, .vocab_size = 23, .hidden_size = 14, .intermediate_size = 18,
+        .moe_intermediate_size = 5, .layers = 2, .heads = 3, .q_lora_rank = 9, .kv_lora_rank = 7, .nope_dim = 5,
+        .rope_dim = 4, .v_dim = 3, .shared_experts = 1, .routed_experts = 6, .experts_per_token = 2, .groups = 3,
+        .groups_kept = 2, .first_dense = 1, .moe_layer_freq = 1, .gate_kind = AP_GATE_SIGMOID_NOAUX, .norm_topk = 1,
+        .routed_scaling = 2.5, .rms_eps = 1e-6, .rope_theta = 10000.0, .init_std = 0.4, .mtp_depth = 1,
+        .max_position = 64};
+}
+
+static struct ap_model_config v2_config(void)
+{
+    struct ap_model_config c = v3_config();
+    c.version = 2;
+    c.q_lora_rank = 0;
+    c.shared_experts = 2;
+    c.gate_kind = AP_GATE_SOFTMAX_GROUP;
+    c.norm_topk = 0;
+    c.device_groups = 3;
+    c.device_groups_kept = 2;
+    c.mtp_depth = 0;
+    return c;
+}
+
+static void *zeros(size_t n, size_t size)
+{
+    void *p = calloc(n ? n : 1, size);
+    cr_assert_not_null(p);
+    return p;
+}
+
+static void make_batch(struct fixture *f, int64_t B, int64_t T, int64_t V, int boundary)
+{
+    f->N = B * T;
+    f->tokens = zeros((size_t)f->N, 4);
+    f->targets = zeros((size_t)f->N, 4);
+    f->first = zeros((size_t)f->N, 4);
+    f->positions = zeros((size_t)f->N, 4);
+    for (int64_t i = 0; i < f->N; i++)
+        f->tokens[i] = (int32_t)(ap_rng_u64(7, AP_RNG_TEST, (uint64_t)i) % (uint64_t)V);
+    for (int64_t i = 0; i < f->N; i++) {
+        int64_t t = i % T;
+        f->positions[i] = (int32_t)t;
+        f->targets[i] = t == T - 1 ? (int32_t)(i % V) : f->tokens[i + 1];
+        if (boundary) {
+            f->first[i] = t >= boundary ? boundary : 0;
+            if (t == boundary - 1)
+                f->targets[i] = -1;
+        }
+    }
+    f->batch = (struct ap_batch){f->tokens, f->targets, f->first, f->positions};
+}
+
+static void setup(struct fixture *f, const struct ap_model_config *c, int64_t B, int64_t T, int boundary)
+{
+    struct ap_error err;
+    memset(f, 0, sizeof *f);
+    cr_assert_eq(ap_backend_open("reference", 0, NULL, &f->be, &err), AP_OK, "%s", err.text);
+    struct ap_model_options opt = {B, T, AP_F64, 0};
+    cr_assert_eq(ap_model_create(f->be, c, &opt, &f->m, &err), AP_OK, "%s", err.text);
+    f->p = ap_model_params(f->m);
+    float *init = zeros((size_t)f->p->flat, sizeof *init);
+    f->w = zeros((size_t)f->p->flat, sizeof *f->w);
+    f->g = zeros((size_t)f->p->flat, sizeof *f->g);
+    f->bias = zeros((size_t)f->p->routers, sizeof *f->bias);
+    ap_params_init(f->p, c, 11, init);
+    for (int64_t i = 0; i < f->p->flat; i++)
+        f->w[i] = init[i];
+    /* norm weights away from 1, router biases away from 0 */
+    for (int64_t i = 0; i < f->p->count; i++)
+        for (int64_t j = 0; f->p->list[i].info.role == AP_PARAM_NORM && j < f->p->list[i].count; j++)
+            f->w[f->p->list[i].offset + j] += 0.3 * (ap_rng_uniform(3, AP_RNG_TEST, (uint64_t)(i * 1000 + j)) - 0.5);
+    for (int64_t i = 0; i < f->p->routers; i++)
+        f->bias[i] = 0.2 * (ap_rng_uniform(5, AP_RNG_TEST, (uint64_t)i) - 0.5);
+    make_batch(f, B, T, c->vocab_size, boundary);
+    free(init);
+}
+
+static void teardown(struct fixture *f)
+{
+    ap_model_destroy(f->m);
+    ap_backend_close(f->be);
+    free(f->w);
+    free(f->g);
+    free(f->bias);
+    free(f->tokens);
+    free(f->targets);
+    free(f->first);
+    free(f->positions);
+}
+
+/* The weighted loss; with gradients into f->g if asked. */
+static double loss_of(struct fixture *f, int grads, struct ap_model_result *r_p)
+{
+    struct ap_model_result r;
+    ap_tensor g = {0};
+    if (grads) {
+        memset(f->g, 0, (size_t)f->p->flat * sizeof *f->g);
+        g = ap_tensor_1d(f->g, AP_F64, f->p->flat);
+    }
+    ap_status st = ap_model_step(f->m, ap_tensor_1d(f->w, AP_F64, f->p->flat), g,
+                                 ap_tensor_1d(f->bias, AP_F64, f->p->routers), &f->batch, &f->lw, &r, NULL);
+    cr_assert_eq(st, AP_OK);
+    if (r_p)
+        *r_p = r;
+    return f->lw.ce * r.ce_sum + f->lw.mtp * r.mtp_sum + r.balance;
+}
+
+/* Up to `samples` elements of each tensor. */
+static void compare_with_differences(struct fixture *f, int samples)
+{
+    loss_of(f, 1, NULL);
+    double *g = zeros((size_t)f->p->flat, sizeof *g);
+    memcpy(g, f->g, (size_t)f->p->flat * sizeof *g);
+    for (int64_t i = 0; i < f->p->count; i++) {
+        const struct ap_param *p = &f->p->list[i];
+        int64_t step = p->count <= samples ? 1 : p->count / samples;
+        for (int64_t j = i % step; j < p->count; j += step) {
+            double *w = &f->w[p->offset + j], keep = *w, eps = 1e-5;
+            *w = keep + eps;
+            double up = loss_of(f, 0, NULL);
+            *w = keep - eps;
+            double down = loss_of(f, 0, NULL);
+            *w = keep;
+            double fd = (up - down) / (2 * eps), have = g[p->offset + j];
+            cr_expect(fabs(fd - have) <= 2e-8 + 2e-6 * fabs(fd), "%s[%lld]: gradient %.12g, difference %.12g",
+                      p->info.name, (long long)j, have, fd);
+        }
+    }
+    free(g);
+}
+
+Test(model, v3_gradients_with_mtp_and_balance)
+{
+    struct fixture f;
+    struct ap_model_config c = v3_config();
+    setup(&f, &c, 2, 9, 0);
+    f.lw = (struct ap_loss_weights){.ce = 1.0 / 18, .mtp = 0.3 / 14, .seq_balance = 0.07};
+    struct ap_model_result r;
+    loss_of(&f, 1, &r);
+    cr_expect_eq(r.ce_tokens, 18);
+    cr_expect_eq(r.mtp_tokens, 16);
+    cr_expect_gt(r.balance, 0.0);
+    cr_expect_gt(r.mtp_sum, 0.0);
+    compare_with_differences(&f, 12);
+    teardown(&f);
+}
+
+Test(model, v3_gradients_with_document_boundaries)
+{
+    struct fixture f;
+    struct ap_model_config c = v3_config();
+    c.yarn = (struct ap_yarn){1, 40, 32, 1, 0.7, 1.0, 4096};
+    setup(&f, &c, 1, 11, 4);
+    f.lw = (struct ap_loss_weights){.ce = 0.1, .mtp = 0.05};
+    struct ap_model_result r;
+    loss_of(&f, 1, &r);
+    cr_expect_eq(r.ce_tokens, 10);
+    /* no MTP target at the last position, at the boundary, and one before it (t+2 lies beyond) */
+    cr_expect_eq(r.mtp_tokens, 8);
+    compare_with_differences(&f, 8);
+    teardown(&f);
+}
+
+Test(model, v2_gradients_with_three_balance_losses)
+{
+    struct fixture f;
+    struct ap_model_config c = v2_config();
+    setup(&f, &c, 2, 7, 0);
+    f.lw = (struct ap_loss_weights){.ce = 1.0 / 14, .seq_balance = 0.03, .device_balance = 0.05, .comm_balance = 0.02};
+    compare_with_differences(&f, 12);
+    teardown(&f);
+}
+
+Test(model, v2_lite_greedy_gate_and_no_shared_expert)
+{
+    struct fixture f;
+    struct ap_model_config c = v2_config();
+    c.gate_kind = AP_GATE_SOFTMAX_GREEDY;
+    c.shared_experts = 0;
+    c.groups = c.groups_kept = 1;
+    c.device_groups = c.device_groups_kept = 0;
+    setup(&f, &c, 1, 8, 0);
+    f.lw = (struct ap_loss_weights){.ce = 0.125, .seq_balance = 0.01};
+    compare_with_differences(&f, 10);
+    teardown(&f);
+}
+
+/* A document behind a boundary must not notice the document before it. */
+Test(model, documents_do_not_see_each_other)
+{
+    struct fixture f;
+    struct ap_model_config c = v3_config();
+    setup(&f, &c, 1, 10, 5);
+    f.lw = (struct ap_loss_weights){.ce = 1.0};
+    loss_of(&f, 0, NULL);
+    double before[10], *now = ap_model_token_loss(f.m).data;
+    memcpy(before, now, sizeof before);
+    f.tokens[2] = (f.tokens[2] + 1) % 23;
+    loss_of(&f, 0, NULL);
+    cr_expect(memcmp(before + 5, now + 5, 5 * sizeof *now) == 0, "tokens behind the boundary changed");
+    cr_expect(memcmp(before + 2, now + 2, 2 * sizeof *now) != 0, "tokens before the boundary did not change");
+    teardown(&f);
+}
+
+/* Gradients add up: two micro-batches into one buffer equal the sum of two buffers. */
+Test(model, gradients_accumulate_and_load_is_counted)
+{
+    struct fixture f;
+    struct ap_model_config c = v3_config();
+    setup(&f, &c, 1, 6, 0);
+    f.lw = (struct ap_loss_weights){.ce = 1.0, .mtp = 0.3};
+    loss_of(&f, 1, NULL);
+    double *once = zeros((size_t)f.p->flat, sizeof *once);
+    memcpy(once, f.g, (size_t)f.p->flat * sizeof *once);
+    struct ap_model_result r;
+    int64_t load[12] = {0};
+    cr_assert_eq(f.p->routers, 12);
+    cr_assert_eq(ap_model_step(f.m, ap_tensor_1d(f.w, AP_F64, f.p->flat), ap_tensor_1d(f.g, AP_F64, f.p->flat),
+                               ap_tensor_1d(f.bias, AP_F64, f.p->routers), &f.batch, &f.lw, &r, load), AP_OK);
+    for (int64_t i = 0; i < f.p->flat; i++)
+        cr_assert_float_eq(f.g[i], 2 * once[i], 1e-12 + 1e-9 * fabs(once[i]));
+    for (int l = 0; l < 2; l++) {
+        int64_t sum = 0;
+        for (int e = 0; e < 6; e++)
+            sum += load[6 * l + e];
+        cr_expect_eq(sum, 6 * 2, "layer %d routed %lld choices", l, (long long)sum);
+    }
+    free(once);
+    teardown(&f);
+}
+
+Test(model, shards_tile_the_flat_buffer)
+{
+    struct ap_params *p;
+    struct ap_model_config c = v3_config();
+    cr_assert_eq(ap_params_create(&c, &p), AP_OK);
+    for (int size = 1; size <= 9; size++) {
+        int64_t chunk = 0, at = p->chunks[0].offset;
+        for (int rank = 0; rank < size; rank++) {
+            int64_t c0, c1, b, e;
+            ap_params_shard(p, rank, size, &c0, &c1, &b, &e);
+            cr_expect_eq(c0, chunk);
+            cr_expect_eq(b, at);
+            cr_expect_leq(b, e);
+            chunk = c1;
+            at = e;
+        }
+        cr_expect_eq(chunk, p->chunk_count);
+        cr_expect_eq(at, p->flat);
+    }
+    const struct ap_param *g = ap_params_find(p, "model.layers.1.mlp.experts.3.gate_proj.weight");
+    const struct ap_param *u = ap_params_find(p, "model.layers.1.mlp.experts.3.up_proj.weight");
+    cr_assert(g && u);
+    cr_expect_eq(u->offset, g->offset + g->count);
+    ap_params_destroy(p);
+}
