@@ -12,3 +12,22 @@ EXTRA_DIST += tests/support/run.sh tests/support/lsan.supp tests/support/check_a
 dist_check_SCRIPTS += contrib/lint/lint_test.sh
 TESTS += contrib/lint/lint_test.sh
 EXTRA_DIST += contrib/lint/lint.sh
+
+# ---- parallel, train, monitor
+EXTRA_DIST += tests/support/vranks.h
+if AP_CRITERION
+AP_TRAIN_TESTS = tests/unit/test_comm tests/unit/test_zero tests/unit/test_schedule tests/unit/test_optimizer
+check_PROGRAMS += $(AP_TRAIN_TESTS)
+TESTS += $(AP_TRAIN_TESTS)
+AP_TRAIN_TEST_LDADD = src/train/libap_train.la src/ckpt/libap_ckpt.la src/model/libap_model.la \
+	src/parallel/libap_parallel.la src/state/libap_state.la src/plan/libap_plan.la src/text/libap_text.la \
+	src/backend/libap_backend.la src/monitor/libap_monitor.la src/base/libap_base.la $(CRITERION_LIBS) -lpthread -lm
+tests_unit_test_comm_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)
+tests_unit_test_comm_LDADD = $(AP_TRAIN_TEST_LDADD)
+tests_unit_test_zero_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)
+tests_unit_test_zero_LDADD = $(AP_TRAIN_TEST_LDADD)
+tests_unit_test_schedule_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)
+tests_unit_test_schedule_LDADD = $(AP_TRAIN_TEST_LDADD)
+tests_unit_test_optimizer_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)
+tests_unit_test_optimizer_LDADD = $(AP_TRAIN_TEST_LDADD)
+endif

@@ -70,7 +70,7 @@ static ap_status meet(struct group *g)
     ap_status st = AP_OK;
     pthread_mutex_lock(&g->lock);
     uint64_t mine = g->generation;
-    if (++g->arrived == g->size) {
+    if (!g->gone && ++g->arrived == g->size) {
         g->arrived = 0;
         g->generation++;
         pthread_cond_broadcast(&g->turn);

@@ -17,6 +17,7 @@ struct ap_reducer {
     size_t es;                  /* bytes of one element */
     int64_t flat, lo, hi, next; /* own leaves, next leaf to begin */
     int open;                   /* buffer of the leaf between begin and end, -1: none */
+    int finished;               /* the result of the last step stands in the buffers until the next leaf */
     void **buffers;             /* [buffer_count], each flat elements of backend memory */
     int buffer_count;
     uint8_t *busy;              /* [buffer_count] */
@@ -188,12 +189,13 @@ void ap_reducer_reset(struct ap_reducer *r)
     r->next = r->lo;
     r->depth = 0;
     r->open = -1;
+    r->finished = 0;
     memset(r->busy, 0, (size_t)r->buffer_count);
 }
 
 ap_status ap_reducer_begin_leaf(struct ap_reducer *r, ap_tensor *grads_p)
 {
-    if (r->next == r->lo)
+    if (r->finished)
         ap_reducer_reset(r);
     if (r->open >= 0 || r->next >= r->hi)
         return AP_ERR_BUG;
@@ -298,7 +300,7 @@ ap_status ap_reducer_finish(struct ap_reducer *r, ap_tensor *shard_p)
     struct ap_backend *be = r->opt.backend;
     const int64_t *begin = r->opt.map->begin;
     int rank = r->opt.comm->rank, size = r->opt.comm->size;
-    if (r->next != r->hi || r->open >= 0 || r->depth != r->root_first[rank + 1] - r->root_first[rank])
+    if (r->finished || r->next != r->hi || r->open >= 0 || r->depth != r->root_first[rank + 1] - r->root_first[rank])
         return AP_ERR_BUG;
     uint8_t *result = (uint8_t *)r->buffers[r->stack[0].buffer] + begin[rank] * (int64_t)r->es;
     int64_t longest = 0;
@@ -316,7 +318,7 @@ ap_status ap_reducer_finish(struct ap_reducer *r, ap_tensor *shard_p)
         AP_TRY(be->vt->copy(be->stream, result + at * (int64_t)r->es, sum, (size_t)n * r->es));
     }
     *shard_p = ap_tensor_1d(result, r->opt.dtype, begin[rank + 1] - begin[rank]);
-    r->next = r->lo;
+    r->finished = 1;
     return AP_OK;
 }
 
