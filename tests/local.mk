@@ -31,3 +31,15 @@ tests_unit_test_schedule_LDADD = $(AP_TRAIN_TEST_LDADD)
 tests_unit_test_optimizer_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)
 tests_unit_test_optimizer_LDADD = $(AP_TRAIN_TEST_LDADD)
 endif
+
+# ---- text, loader, prep
+EXTRA_DIST += tests/unit/text_fixture.h
+if AP_CRITERION
+AP_DATA_TESTS = tests/unit/test_megatron tests/unit/test_data
+check_PROGRAMS += $(AP_DATA_TESTS)
+TESTS += $(AP_DATA_TESTS)
+tests_unit_test_megatron_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)
+tests_unit_test_megatron_LDADD = src/text/libap_text.la src/base/libap_base.la $(CRITERION_LIBS) -lm
+tests_unit_test_data_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)
+tests_unit_test_data_LDADD = src/train/libap_train.la src/text/libap_text.la src/base/libap_base.la $(CRITERION_LIBS) -lm
+endif
