@@ -43,3 +43,17 @@ tests_unit_test_megatron_LDADD = src/text/libap_text.la src/base/libap_base.la $
 tests_unit_test_data_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)
 tests_unit_test_data_LDADD = src/train/libap_train.la src/text/libap_text.la src/base/libap_base.la $(CRITERION_LIBS) -lm
 endif
+
+# ---- model, hf, golden
+EXTRA_DIST += tests/golden
+if AP_CRITERION
+AP_MODEL_TESTS = tests/unit/test_model tests/unit/test_hf
+check_PROGRAMS += $(AP_MODEL_TESTS)
+TESTS += $(AP_MODEL_TESTS)
+AP_MODEL_TEST_LDADD = src/hf/libap_hf.la src/model/libap_model.la src/state/libap_state.la src/plan/libap_plan.la \
+	src/backend/libap_backend.la src/base/libap_base.la $(YYJSON_LIBS) $(XXHASH_LIBS) $(CRITERION_LIBS) -lpthread -lm
+tests_unit_test_model_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)
+tests_unit_test_model_LDADD = $(AP_MODEL_TEST_LDADD)
+tests_unit_test_hf_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)
+tests_unit_test_hf_LDADD = $(AP_MODEL_TEST_LDADD)
+endif
