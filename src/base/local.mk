@@ -5,12 +5,15 @@ src_base_libap_base_la_SOURCES = \
   src/base/dtype.c src/base/dtype.h \
   src/base/hash.c src/base/hash.h \
   src/base/io.c src/base/io.h \
+  src/base/json.c src/base/json.h \
   src/base/log.c src/base/log.h \
   src/base/paths.c src/base/paths.h \
   src/base/pool.c src/base/pool.h \
   src/base/rng.c src/base/rng.h \
   src/base/status.c src/base/status.h \
+  src/base/strbuf.c src/base/strbuf.h \
   src/base/suggest.c src/base/suggest.h \
-  src/base/utf8.c src/base/utf8.h
+  src/base/utf8.c src/base/utf8.h \
+  src/base/yaml.c src/base/yaml.h
 src_base_libap_base_la_CFLAGS = $(AM_CFLAGS) $(FYAML_CFLAGS) $(YYJSON_CFLAGS) $(XXHASH_CFLAGS)
 src_base_libap_base_la_LIBADD = $(FYAML_LIBS) $(YYJSON_LIBS) $(XXHASH_LIBS) -lpthread -lm
