@@ -17,7 +17,7 @@ AC_DEFUN([AP_C17], [
 ])
 
 dnl --enable-sanitizer[=address,undefined]
-AC_DEFUN([AP_SANITIZER], [
+AC_DEFUN([AP_ENABLE_SANITIZER], [
   AC_ARG_ENABLE([sanitizer],
     [AS_HELP_STRING([--enable-sanitizer@<:@=LIST@:>@], [build with sanitizers (address,undefined)])],
     [], [enable_sanitizer=no])
@@ -59,7 +59,7 @@ AC_DEFUN([AP_MPI], [
   PKG_CHECK_MODULES([MPI], [ompi-c >= 5], [], [AC_MSG_ERROR([Open MPI 5 not found (Debian: libopenmpi-dev)])])
 ])
 
-AC_DEFUN([AP_ONEDNN], [
+AC_DEFUN([AP_WITH_ONEDNN], [
   AC_ARG_WITH([onednn], [AS_HELP_STRING([--without-onednn], [plain reference kernels only])], [], [with_onednn=auto])
   ap_have_onednn=no
   AS_IF([test "$with_onednn" != no], [
@@ -72,7 +72,7 @@ AC_DEFUN([AP_ONEDNN], [
   AM_CONDITIONAL([AP_ONEDNN], [test $ap_have_onednn = yes])
 ])
 
-AC_DEFUN([AP_CRITERION], [
+AC_DEFUN([AP_WITH_CRITERION], [
   AC_ARG_WITH([criterion], [AS_HELP_STRING([--without-criterion], [leave out the unit tests])], [], [with_criterion=auto])
   ap_have_criterion=no
   AS_IF([test "$with_criterion" != no], [
@@ -83,7 +83,7 @@ AC_DEFUN([AP_CRITERION], [
 ])
 
 dnl --enable-fuzzer: libFuzzer targets (clang); without it the corpora are replayed by a plain main.
-AC_DEFUN([AP_FUZZER], [
+AC_DEFUN([AP_ENABLE_FUZZER], [
   AC_ARG_ENABLE([fuzzer], [AS_HELP_STRING([--enable-fuzzer], [build libFuzzer targets (needs clang)])], [], [enable_fuzzer=no])
   AM_CONDITIONAL([AP_FUZZER], [test "$enable_fuzzer" = yes])
 ])
