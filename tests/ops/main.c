@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Every operation of AP_OPS on every backend of this build against the oracle, then finite differences in
+ * f64. Needs no MPI. Usage: ops [--backend NAME] [--op NAME]. Exit code 0: all passed. */
+#include "config.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "harness.h"
+
+/* Tolerances for f32, relative to the largest element of the tensor; f64 uses 1e-8 of them. Sums of up to a
+ * few hundred terms in f32 lose a few units in 6e-8 each; exp and divisions a few more. Data movement and
+ * integer results must be exact. */
+#define TOLERANCE_LIST(X)                                                                                              \
+    X(gemm, 3e-6) X(grouped_gemm, 3e-6) X(grouped_wgrad, 3e-6) X(embed_fwd, 0) X(embed_bwd, 5e-7)                      \
+    X(rmsnorm_fwd, 1e-6) X(rmsnorm_bwd, 2e-6) X(rope, 3e-7) X(mla_attn_fwd, 3e-6) X(mla_attn_bwd, 1e-5)                \
+    X(swiglu_fwd, 1e-6) X(swiglu_bwd, 1e-6) X(router_fwd, 1e-6) X(router_bwd, 3e-6) X(seq_balance, 2e-6)               \
+    X(moe_plan, 0) X(moe_dispatch_fwd, 0) X(moe_dispatch_bwd, 1e-6) X(moe_combine_fwd, 1e-6)                           \
+    X(moe_combine_bwd, 2e-6) X(split_cols, 2e-7) X(cross_entropy, 2e-6) X(sum_tokens, 1e-12) X(add, 2e-7)              \
+    X(scale, 2e-7) X(cast, 0) X(sumsq, 1e-12) X(adamw, 1e-6)
+
+#define ENUM(op, tol) TOLERANCE_ID_##op,
+enum { TOLERANCE_LIST(ENUM) TOLERANCE_COUNT };
+#undef ENUM
+_Static_assert((int)TOLERANCE_COUNT == (int)AP_OP_COUNT, "every operation needs a tolerance");
+
+struct op_case {
+    const char *name;
+    void (*run)(struct hx *h);
+    double tolerance;
+};
+
+#define TABLE(op, tol) {#op, hx_case_##op, tol},
+static const struct op_case cases[] = {TOLERANCE_LIST(TABLE)};
+#undef TABLE
+
+static int run_op(const struct op_case *c, struct ap_backend *be, struct ap_backend *oracle, ap_dtype type)
+{
+    struct hx h = {.be = be, .oracle = oracle, .type = type, .op = c->name, .tolerance = c->tolerance};
+    c->run(&h);
+    hx_free(&h);
+    if (h.calls == 0 && h.unsupported == 0)
+        hx_fail(&h, "all", "the case ran nothing");
+    printf("%s %-17s %-10s %-3s threads %d  calls %3d  worst %.2e (%s), allowed %.1e%s\n", h.failures ? "not ok" : "ok",
+           c->name, be->vt->name, ap_dtype_name(type), be->pool ? ap_pool_threads(be->pool) : 0, h.calls, h.worst,
+           h.worst_tensor ? h.worst_tensor : "-", type == AP_F64 ? c->tolerance * 1e-8 : c->tolerance,
+           h.unsupported ? "  [unsupported here]" : "");
+    return h.failures;
+}
+
+static int run_backend(const char *name, const char *only, int threads)
+{
+    struct ap_pool *pool = NULL;
+    struct ap_backend *be = NULL, *oracle = NULL;
+    struct ap_error err = {0};
+    int failures = 0;
+    if ((threads > 0 && ap_pool_create(threads, &pool, &err) != AP_OK) ||
+        ap_backend_open(name, 0, pool, &be, &err) != AP_OK ||
+        ap_backend_open("reference", 0, NULL, &oracle, &err) != AP_OK) {
+        printf("not ok %s: %s\n", name, err.text);
+        failures = 1;
+    }
+    for (size_t i = 0; oracle && i < sizeof(cases) / sizeof(cases[0]); i++) {
+        if (only && strcmp(only, cases[i].name) != 0)
+            continue;
+        failures += run_op(&cases[i], be, oracle, AP_F32);
+        failures += threads > 1 ? 0 : run_op(&cases[i], be, oracle, AP_F64);
+    }
+    ap_backend_close(oracle);
+    ap_backend_close(be);
+    ap_pool_destroy(pool);
+    return failures;
+}
+
+static int run_gradients(void)
+{
+    struct gx g = {0};
+    struct ap_error err = {0};
+    if (ap_backend_open("reference", 0, NULL, &g.be, &err) != AP_OK) {
+        printf("not ok reference: %s\n", err.text);
+        return 1;
+    }
+    gx_dense(&g);
+    gx_attention(&g);
+    gx_routing(&g);
+    gx_balance(&g);
+    gx_loss(&g);
+    gx_adamw(&g);
+    ap_backend_close(g.be);
+    return g.failures;
+}
+
+/* Order and names of the table must be those of AP_OPS. */
+static int check_table(void)
+{
+    int failures = 0;
+    for (int i = 0; i < AP_OP_COUNT; i++) {
+        if (strcmp(cases[i].name, ap_op_name((enum ap_op_id)i)) != 0) {
+            printf("not ok: operation %s has no case in its place\n", ap_op_name((enum ap_op_id)i));
+            failures++;
+        }
+    }
+    return failures;
+}
+
+int main(int argc, char **argv)
+{
+    const char *backend = NULL, *only = NULL;
+    for (int i = 1; i < argc; i += 2) {
+        if (i + 1 < argc && strcmp(argv[i], "--backend") == 0) {
+            backend = argv[i + 1];
+        } else if (i + 1 < argc && strcmp(argv[i], "--op") == 0) {
+            only = argv[i + 1];
+        } else {
+            fprintf(stderr, "usage: ops [--backend NAME] [--op NAME]\n");
+            return 2;
+        }
+    }
+    int failures = check_table(), matched = 0;
+    for (const char *const *name = ap_backend_names(); *name; name++) {
+        if (backend && strcmp(backend, *name) != 0)
+            continue;
+        matched++;
+        failures += run_backend(*name, only, 0);
+        if (strcmp(*name, "reference") != 0)
+            failures += run_backend(*name, only, 3);
+    }
+    if (!matched) {
+        fprintf(stderr, "no backend named %s in this build\n", backend);
+        return 2;
+    }
+    if (!only)
+        failures += run_gradients();
+    printf("%s: %d failures\n", failures ? "FAILED" : "passed", failures);
+    return failures ? 1 : 0;
+}
