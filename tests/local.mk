@@ -64,3 +64,11 @@ TESTS += tests/ops/ops
 tests_ops_ops_SOURCES = tests/ops/cases_dense.c tests/ops/cases_moe.c tests/ops/grad.c tests/ops/grad_loss.c \
 	tests/ops/grad_moe.c tests/ops/harness.c tests/ops/harness.h tests/ops/main.c
 tests_ops_ops_LDADD = src/backend/libap_backend.la src/base/libap_base.la -lpthread -lm
+
+# ---- launch
+if AP_CRITERION
+check_PROGRAMS += tests/unit/test_launch
+TESTS += tests/unit/test_launch
+tests_unit_test_launch_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)
+tests_unit_test_launch_LDADD = src/launch/libap_launch.la src/base/libap_base.la $(CRITERION_LIBS) -lm
+endif
