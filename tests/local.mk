@@ -16,7 +16,8 @@ EXTRA_DIST += contrib/lint/lint.sh
 # ---- parallel, train, monitor
 EXTRA_DIST += tests/support/vranks.h
 if AP_CRITERION
-AP_TRAIN_TESTS = tests/unit/test_comm tests/unit/test_zero tests/unit/test_schedule tests/unit/test_optimizer
+AP_TRAIN_TESTS = tests/unit/test_comm tests/unit/test_zero tests/unit/test_schedule tests/unit/test_optimizer \
+	tests/unit/test_monitor
 check_PROGRAMS += $(AP_TRAIN_TESTS)
 TESTS += $(AP_TRAIN_TESTS)
 AP_TRAIN_TEST_LDADD = src/train/libap_train.la src/ckpt/libap_ckpt.la src/model/libap_model.la \
@@ -30,6 +31,8 @@ tests_unit_test_schedule_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)
 tests_unit_test_schedule_LDADD = $(AP_TRAIN_TEST_LDADD)
 tests_unit_test_optimizer_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)
 tests_unit_test_optimizer_LDADD = $(AP_TRAIN_TEST_LDADD)
+tests_unit_test_monitor_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)
+tests_unit_test_monitor_LDADD = $(AP_TRAIN_TEST_LDADD)
 endif
 
 # ---- text, loader, prep

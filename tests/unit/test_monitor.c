@@ -84,7 +84,7 @@ Test(monitor, resume_trims_later_and_torn_lines)
 Test(monitor, console_line)
 {
     char buf[400];
-    struct ap_metrics m = {.step = 10, .loss = 5.12345, .grad_norm = 1.234, .loss_z = 0.123, .norm_z = NAN, .lr = 3e-4,
+    struct ap_metrics m = {.step = 10, .loss = 5.1234, .grad_norm = 1.234, .loss_z = 0.123, .norm_z = NAN, .lr = 3e-4,
                            .step_ms = 123.44, .tokens_per_s = 12345, .mfu = 0.1234, .memory = 123 << 20, .skipped = 2};
     ap_metrics_console(&m, 500, 62, buf, sizeof(buf));
     cr_expect_str_eq(buf, "step 10/500 | loss 5.1234 (+0.12z) | norm 1.23 | lr 3.00e-04 | 123.4 ms | 12345 tok/s | "
