@@ -16,10 +16,10 @@
 struct ap_named {
     char name[AP_NAME_MAX];
     ap_dtype dtype;
-    int ndim;              /* 0..4; 0 is a scalar of one element */
-    int64_t shape[4];      /* global shape */
-    int64_t begin, end;    /* flat elements of the global tensor that data holds; begin == end: nothing */
-    void *data;            /* host memory, borrowed */
+    int ndim;           /* 0..4; 0 is a scalar of one element */
+    int64_t shape[4];   /* global shape */
+    int64_t begin, end; /* flat elements of the global tensor that data holds; begin == end: nothing */
+    void *data;         /* host memory, borrowed */
 };
 
 /* A growing list, owned by the caller; zero-initialised is empty. A name occurs once, or several times with
