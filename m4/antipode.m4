@@ -88,6 +88,19 @@ AC_DEFUN([AP_ENABLE_FUZZER], [
   AM_CONDITIONAL([AP_FUZZER], [test "$enable_fuzzer" = yes])
 ])
 
+dnl Where bash-completion files go: below datadir, so that DESTDIR and a user's prefix work.
+AC_DEFUN([AP_BASH_COMPLETION], [
+  AC_ARG_WITH([bash-completion-dir],
+    [AS_HELP_STRING([--with-bash-completion-dir=DIR], [bash completion file (default DATADIR/bash-completion/completions; no: none)])],
+    [], [with_bash_completion_dir=yes])
+  AS_CASE([$with_bash_completion_dir],
+    [yes], [bashcompletiondir='${datadir}/bash-completion/completions'],
+    [no], [bashcompletiondir=],
+    [bashcompletiondir=$with_bash_completion_dir])
+  AC_SUBST([bashcompletiondir])
+  AM_CONDITIONAL([AP_COMPLETION], [test "$with_bash_completion_dir" != no])
+])
+
 AC_DEFUN([AP_SUMMARY], [
   AC_MSG_NOTICE([antipode $PACKAGE_VERSION: oneDNN $ap_have_onednn, Criterion $ap_have_criterion, sanitizer $enable_sanitizer])
 ])
