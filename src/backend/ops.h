@@ -8,6 +8,8 @@
  *   Weights are [out, in] row-major, y = x W^T. "Real" = f32, f64 or (where a backend says so) bf16; all
  *   Real tensors of one call share a dtype unless stated otherwise. Statistics and token-wise losses of
  *   bf16 calls are f32; for f32 and f64 calls they have the dtype of the call ("Stat").
+ *   In bf16 calls the gradients of parameters (c of a gemm, dw, dtable) may be f32, and are in training;
+ *   router_fwd and router_bwd then take f32 tensors (the router's logits come from a gemm with f32 c).
  *   Outputs are overwritten completely unless the comment says "+=": then the operation adds to what is
  *   there. Inputs and outputs must not overlap unless stated. Optional tensors have data == NULL.
  *   A call is asynchronous on its stream for device backends and complete on return for host backends.
