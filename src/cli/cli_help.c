@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Help of a verb from its description. */
+#include "config.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+#define WIDTH 100
+
+/* Paragraphs wrapped; lines that begin with two spaces as they are. */
+static void add_doc(struct ap_strbuf *b, const char *doc)
+{
+    while (*doc != '\0') {
+        size_t n = strcspn(doc, "\n");
+        if (n > 1 && doc[0] == ' ' && doc[1] == ' ') {
+            ap_strbuf_add_bytes(b, doc, n);
+        } else {
+            char *line = strndup(doc, n);
+            if (line == NULL)
+                b->failed = 1;
+            else
+                ap_strbuf_add_wrapped(b, line, 0, 0, WIDTH);
+            free(line);
+        }
+        ap_strbuf_add(b, "\n");
+        doc += n;
+        if (*doc == '\n')
+            doc++;
+    }
+}
+
+static void add_flag(struct ap_strbuf *b, const char *head, const char *text)
+{
+    int n = (int)strlen(head);
+    ap_strbuf_addf(b, "  %s%*s", head, n < 24 ? 24 - n : 0, "");
+    if (n >= 24)
+        ap_strbuf_addf(b, "\n%*s", 26, "");
+    ap_strbuf_add_wrapped(b, text, 26, 26, WIDTH);
+    ap_strbuf_add(b, "\n");
+}
+
+char *ap_cli_help(const struct ap_verb *v)
+{
+    struct ap_strbuf b = {0};
+    ap_strbuf_addf(&b, "usage: antipode %s%s%s [options]\n\n", v->name, v->operands[0] != '\0' ? " " : "", v->operands);
+    add_doc(&b, v->doc);
+    ap_strbuf_add(&b, "\nOptions:\n");
+    for (size_t i = 0; i < v->flag_count; i++) {
+        const struct ap_option *f = &v->flags[i];
+        char head[96], domain[256], text[1024];
+        ap_option_domain(f, domain, sizeof domain);
+        const char *def = f->schema_only != NULL ? f->schema_only : f->fallback;
+        if (f->kind == AP_OPT_BOOL) {
+            snprintf(head, sizeof head, "--%s", f->key);
+            snprintf(text, sizeof text, "%s", f->doc);
+        } else {
+            snprintf(head, sizeof head, "--%s %s", f->key,
+                     f->kind == AP_OPT_PATH   ? "PATH"
+                     : f->kind == AP_OPT_TEXT ? "TEXT"
+                                              : "N");
+            snprintf(text, sizeof text, "%s Takes %s%s%s.", f->doc, domain, def != NULL ? "; default " : "",
+                     def != NULL ? def : "");
+        }
+        add_flag(&b, head, text);
+    }
+    if (v->takes & AP_VERB_SETS)
+        add_flag(&b, "--set KEY=VALUE",
+                 "Override an option of the job file; may be repeated. Keys: antipode help job.");
+    if (v->takes & AP_VERB_JSON)
+        add_flag(&b, "--json", "Print JSON instead of a table.");
+    add_flag(&b, "--help", "Print this text.");
+    return ap_strbuf_take(&b);
+}

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * antipode-train: the SPMD program. It is started by mpirun or srun through `antipode train` and its like, and
+ * only picks the verb. */
+#include "config.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "cli/verbs.h"
+
+static const struct {
+    const struct ap_verb *desc;
+    int (*run)(int argc, char **argv);
+} verbs[] = {
+    {&ap_verb_desc_train, ap_tverb_train},
+    {&ap_verb_desc_eval, ap_tverb_eval},
+    {&ap_verb_desc_selftest, ap_tverb_selftest},
+    {&ap_verb_desc_bench, ap_tverb_bench},
+};
+
+int main(int argc, char **argv)
+{
+    /* A reader of our output that goes away must not kill a run. */
+    signal(SIGPIPE, SIG_IGN);
+    ap_log_setup(AP_LOG_INFO, ap_cli_launcher_rank());
+    for (size_t i = 0; argc > 1 && i < sizeof verbs / sizeof verbs[0]; i++)
+        if (strcmp(argv[1], verbs[i].desc->name) == 0)
+            return verbs[i].run(argc - 1, argv + 1);
+    if (argc > 1 && strcmp(argv[1], "--version") == 0) {
+        ap_out("antipode-train %s\n", PACKAGE_VERSION);
+        return AP_EXIT_OK;
+    }
+    if (ap_cli_launcher_rank() <= 0)
+        ap_error_log("antipode-train is started by antipode: antipode train JOB (antipode --help)");
+    return AP_EXIT_USAGE;
+}

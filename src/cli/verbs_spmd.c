@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Descriptions of the verbs that antipode-train runs. Linked into both programs: antipode answers --help and
+ * writes the man pages without MPI. */
+#include "config.h"
+
+#include "cli/verbs.h"
+
+const struct ap_verb ap_verb_desc_train = {
+    .name = "train",
+    .operands = "JOB",
+    .min_operands = 1,
+    .max_operands = 1,
+    .takes = AP_VERB_SETS,
+    .summary = "train the model of a job file (one process of the parallel program)",
+    .doc =
+        "Trains as JOB says, on all processes that mpirun or srun started: 'mpirun -n 4 antipode train JOB'. Without "
+        "a launcher one process trains alone. The run directory (runs/NAME) receives the resolved job, metrics, "
+        "events, decisions, checkpoints and summary.json.\n\n"
+        "Started again, the same command goes on from the newest intact checkpoint, bit for bit, on any number of "
+        "processes. SIGTERM and SIGUSR2 ask the run to finish its step, save and end with exit code 5; a second "
+        "one is not waited for.\n\n"
+        "The last line on standard output is VALID or INVALID: reason; 'FOM name=value unit' lines stand before it.",
+};
+
+static const struct ap_option eval_flags[] = {
+    {.key = "step",
+     .kind = AP_OPT_TEXT,
+     .offset = offsetof(struct ap_eval_flags, step),
+     .fallback = "newest",
+     .doc = "Which state to evaluate: newest, best, or a step number."},
+    {.key = "dir",
+     .kind = AP_OPT_PATH,
+     .offset = offsetof(struct ap_eval_flags, dir),
+     .schema_only = "the checkpoint directory of the job",
+     .doc = "Directory of the states."},
+};
+
+const struct ap_verb ap_verb_desc_eval = {
+    .name = "eval",
+    .operands = "JOB",
+    .min_operands = 1,
+    .max_operands = 1,
+    .takes = AP_VERB_SETS | AP_VERB_JSON,
+    .summary = "validation loss of a saved state",
+    .doc = "Loads a state of the job's checkpoint directory and computes the loss over the validation data of JOB, as "
+           "training does: 'mpirun -n 4 antipode eval JOB --step best'. Nothing is written.",
+    .flags = eval_flags,
+    .flag_count = sizeof eval_flags / sizeof eval_flags[0],
+};
+
+static const struct ap_option selftest_flags[] = {
+    {.key = "golden",
+     .kind = AP_OPT_PATH,
+     .offset = offsetof(struct ap_selftest_flags, golden),
+     .doc = "Folder of golden numbers, or a folder of such folders, to compare against."},
+    {.key = "backend",
+     .kind = AP_OPT_TEXT,
+     .offset = offsetof(struct ap_selftest_flags, backend),
+     .fallback = "auto",
+     .choices = "auto|cpu|reference",
+     .doc = "Backend under test."},
+    {.key = "threads",
+     .kind = AP_OPT_INT,
+     .offset = offsetof(struct ap_selftest_flags, threads),
+     .fallback = "auto",
+     .min = 1,
+     .max = 1024,
+     .flags = AP_OPT_AUTO,
+     .doc = "Threads of each process."},
+};
+
+const struct ap_verb ap_verb_desc_selftest = {
+    .name = "selftest",
+    .operands = "",
+    .takes = AP_VERB_JSON,
+    .summary = "check this installation against numbers that are known",
+    .doc = "Without --golden: a short check of the operations on this machine. With --golden DIR: the model of "
+           "DIR/config.json is run on DIR/tokens.npy, and logits, losses, every gradient, five optimizer steps and the "
+           "routing are compared with the files there; the worst difference of each quantity is printed. Exit code 7 "
+           "where one is out of tolerance.",
+    .flags = selftest_flags,
+    .flag_count = sizeof selftest_flags / sizeof selftest_flags[0],
+};
+
+static const struct ap_option bench_flags[] = {
+    {.key = "backend",
+     .kind = AP_OPT_TEXT,
+     .offset = offsetof(struct ap_bench_flags, backend),
+     .fallback = "auto",
+     .choices = "auto|cpu|reference",
+     .doc = "Backend to measure."},
+    {.key = "threads",
+     .kind = AP_OPT_INT,
+     .offset = offsetof(struct ap_bench_flags, threads),
+     .fallback = "auto",
+     .min = 1,
+     .max = 1024,
+     .flags = AP_OPT_AUTO,
+     .doc = "Threads of each process."},
+    {.key = "repeats",
+     .kind = AP_OPT_INT,
+     .offset = offsetof(struct ap_bench_flags, repeats),
+     .fallback = "5",
+     .min = 1,
+     .max = 1000,
+     .doc = "Measurements of each figure; the median and the spread are printed."},
+};
+
+const struct ap_verb ap_verb_desc_bench = {
+    .name = "bench",
+    .operands = "JOB",
+    .min_operands = 1,
+    .max_operands = 1,
+    .takes = AP_VERB_SETS | AP_VERB_JSON,
+    .summary = "measure the training step of a job beside the limits of the machine",
+    .doc =
+        "Times the training step of JOB and, in the same run, what bounds it on this machine (matrix products of the "
+        "same shapes, memory bandwidth). Nothing is written to the run directory.",
+    .flags = bench_flags,
+    .flag_count = sizeof bench_flags / sizeof bench_flags[0],
+};
