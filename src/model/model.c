@@ -3,7 +3,8 @@
  *
  * Memory is planned by running the layer code once with an arena that only counts (planning()); the same
  * code then runs for real in the memory so sized. Saved activations stand below all scratch; scratch is
- * stacked and released by marks. A forward-only model lets all layers share one set of activations. */
+ * stacked and released by marks. A forward-only model lets all layers share one set of activations; so does
+ * one that recomputes them layer by layer in backward. */
 #include "config.h"
 
 #include <stdio.h>
@@ -86,7 +87,7 @@ static void plan_fixed(struct ap_model *m)
     m->targets_d = new1(m, AP_I32, N);
     m->first_d = new1(m, AP_I32, N);
     m->pos_d = new1(m, AP_I32, N);
-    m->sums = new1(m, AP_F64, 3);
+    m->sums = new1(m, AP_F64, 4);
     m->counts = new1(m, AP_I32, m->params->routers);
     m->x_out = new2(m, m->dt, N, h);
     m->logits = new2(m, m->dt, N, m->cfg.vocab_size);
@@ -99,15 +100,17 @@ static void plan_fixed(struct ap_model *m)
         struct layer_saved *s = &m->layers[i].s;
         if (m->layers[i].moe)
             s->ids = new2(m, AP_I32, N, m->cfg.experts_per_token);
-        if (i < 2 || !m->opt.forward_only || i == m->cfg.layers)
+        if (i < 2 || !m->opt.forward_only || i == m->cfg.layers) /* backward starts from every layer's input */
             s->x_in = new2(m, m->dt, N, h);
         else
             s->x_in = m->layers[i % 2].s.x_in;
     }
     size_t mark = ap_arena_mark(&m->arena), high = mark;
     for (int64_t i = 0; i < total; i++) {
-        if (m->opt.forward_only)
+        if (m->opt.forward_only || (m->opt.recompute && i < m->cfg.layers))
             ap_arena_reset(&m->arena, mark);
+        else if (m->opt.recompute)
+            ap_arena_reset(&m->arena, high); /* the MTP block keeps its own activations */
         ap_block_plan(m, &m->layers[i]);
         if (ap_arena_mark(&m->arena) > high)
             high = ap_arena_mark(&m->arena);
@@ -132,10 +135,25 @@ static ap_status forward_layers(struct ap_model *m)
     return AP_OK;
 }
 
+/* The layers share one set of activations: fill it again from the layer's input. Same code, same bits. */
+static ap_status recompute_layer(struct ap_model *m, int64_t i)
+{
+    size_t mark = ap_arena_mark(&m->arena);
+    ap_tensor out = new2(m, m->dt, m->tokens, m->cfg.hidden_size);
+    m->recomputing = 1;
+    ap_status st = ap_block_forward(m, &m->layers[i], out);
+    m->recomputing = 0;
+    ap_arena_reset(&m->arena, mark);
+    return st;
+}
+
 static ap_status backward_layers(struct ap_model *m)
 {
-    for (int64_t i = m->cfg.layers - 1; i >= 0; i--)
+    for (int64_t i = m->cfg.layers - 1; i >= 0; i--) {
+        if (m->opt.recompute && i < m->cfg.layers - 1) /* the last layer's are still there */
+            AP_TRY(recompute_layer(m, i));
         AP_TRY(ap_block_backward(m, &m->layers[i], m->dx));
+    }
     return AP_OK;
 }
 

@@ -17,6 +17,8 @@ struct ap_model_options {
     int64_t micro_sequences, seq_len;   /* B, T of every micro-batch */
     ap_dtype dtype;                     /* AP_F32, AP_F64 (reference backend) */
     int forward_only;                   /* evaluation: no gradients, less memory */
+    int recompute;                      /* keep only the inputs of layers and run each forward again in
+                                         * backward: the same bits, less memory, about a third more work */
 };
 
 /* One micro-batch in host memory: i32 [B*T] each, borrowed for the call. */

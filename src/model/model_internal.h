@@ -76,12 +76,13 @@ struct ap_model {
     ap_tensor x_out;             /* output of the last layer [N,h] */
     ap_tensor logits, token_loss, mtp_token_loss;
     ap_tensor counts;            /* i32 [moe_layers, E] */
-    ap_tensor sums;              /* f64 [3]: ce, mtp, balance */
+    ap_tensor sums;              /* f64 [4]: ce, mtp, balance, balance of recomputed layers (counted before) */
     struct layer *layers;        /* layers + mtp_depth */
     struct head_saved head, mtp_head;
     struct mtp_saved mtp;
     ap_tensor dx, dx_mtp;        /* gradient of the residual stream */
     int64_t off_embed, off_norm, off_head;
+    int recomputing;             /* a layer's forward runs for the second time */
     void *tables_mem;            /* backend memory of cos and sin */
     int32_t *host_counts;        /* [moe_layers * E] */
     int32_t *host_mtp;           /* ids, targets [2N] */

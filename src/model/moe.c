@@ -35,7 +35,7 @@ static ap_status balance(struct ap_model *m, struct layer *L)
 {
     const struct ap_model_config *c = &m->cfg;
     struct layer_saved *s = &L->s;
-    ap_tensor loss = ap_tensor_1d(elem(m->sums, 2), AP_F64, 1);
+    ap_tensor loss = ap_tensor_1d(elem(m->sums, m->recomputing ? 3 : 2), AP_F64, 1);
     int64_t per_device = c->device_groups ? c->routed_experts / c->device_groups : 0;
     OP(m, seq_balance, .scores = s->scores, .ids = s->ids, .dscores = s->dscores, .loss = loss,
        .seqs = m->opt.micro_sequences, .kind = c->gate_kind, .weight = m->lw.seq_balance);

@@ -221,7 +221,7 @@ static struct ap_batch batch_of(const struct golden *G)
 
 static ap_status check_forward(struct golden *G)
 {
-    struct ap_model_options opt = {G->B, G->T, G->dt, 1};
+    struct ap_model_options opt = {.micro_sequences = G->B, .seq_len = G->T, .dtype = G->dt, .forward_only = 1};
     struct ap_model *m;
     AP_TRY(ap_model_create(G->be, &G->cfg, &opt, &m, G->err));
     struct ap_batch b = batch_of(G);
@@ -339,7 +339,7 @@ static ap_status train(struct golden *G, struct ap_model *m)
 
 static ap_status check_training(struct golden *G)
 {
-    struct ap_model_options opt = {G->B, G->T, G->dt, 0};
+    struct ap_model_options opt = {.micro_sequences = G->B, .seq_len = G->T, .dtype = G->dt};
     struct ap_model *m;
     AP_TRY(ap_model_create(G->be, &G->cfg, &opt, &m, G->err));
     if (G->err)

@@ -82,7 +82,7 @@ static void setup(struct fixture *f, const struct ap_model_config *c, int64_t B,
     struct ap_error err;
     memset(f, 0, sizeof *f);
     cr_assert_eq(ap_backend_open("reference", 0, NULL, &f->be, &err), AP_OK, "%s", err.text);
-    struct ap_model_options opt = {B, T, AP_F64, 0};
+    struct ap_model_options opt = {.micro_sequences = B, .seq_len = T, .dtype = AP_F64};
     cr_assert_eq(ap_model_create(f->be, c, &opt, &f->m, &err), AP_OK, "%s", err.text);
     f->p = ap_model_params(f->m);
     float *init = zeros((size_t)f->p->flat, sizeof *init);
@@ -253,6 +253,33 @@ Test(model, gradients_accumulate_and_load_is_counted)
         cr_expect_eq(sum, 6 * 2, "layer %d routed %lld choices", l, (long long)sum);
     }
     free(once);
+    teardown(&f);
+}
+
+/* Recomputed activations: the same losses and gradients to the last bit, in less memory. */
+Test(model, recomputation_changes_no_bit)
+{
+    struct fixture f;
+    struct ap_model_config c = v3_config();
+    c.layers = 4;
+    setup(&f, &c, 2, 9, 0);
+    f.lw = (struct ap_loss_weights){.ce = 1.0 / 18, .mtp = 0.3 / 14, .seq_balance = 0.07};
+    struct ap_model_result kept, again;
+    loss_of(&f, 1, &kept);
+    double *g = zeros((size_t)f.p->flat, sizeof *g);
+    memcpy(g, f.g, (size_t)f.p->flat * sizeof *g);
+    size_t memory = ap_model_memory(f.m);
+    struct ap_model *lean, *full = f.m;
+    struct ap_model_options opt = {.micro_sequences = 2, .seq_len = 9, .dtype = AP_F64, .recompute = 1};
+    cr_assert_eq(ap_model_create(f.be, &c, &opt, &lean, NULL), AP_OK);
+    f.m = lean;
+    f.p = ap_model_params(lean);
+    loss_of(&f, 1, &again);
+    cr_expect(memcmp(&kept, &again, sizeof kept) == 0, "losses differ: balance %.17g and %.17g", kept.balance, again.balance);
+    cr_expect(memcmp(g, f.g, (size_t)f.p->flat * sizeof *g) == 0, "gradients differ");
+    cr_expect_lt(ap_model_memory(lean), memory);
+    ap_model_destroy(full);
+    free(g);
     teardown(&f);
 }
 
