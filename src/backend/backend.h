@@ -52,6 +52,7 @@ struct ap_backend {
     struct ap_pool *pool;            /* borrowed; NULL = serial */
     struct ap_stream *stream;        /* default stream, owned */
     void *impl;                      /* backend's own */
+    struct ap_record *record;        /* attached by record.h, else NULL */
     int device;
 };
 
