@@ -11,3 +11,27 @@ dist_models_DATA = \
   inputs/models/tiny-v2.json \
   inputs/models/tiny-v2lite.json \
   inputs/models/tiny-v3.json
+
+# Golden numbers for the installed selftest: PKGDATADIR/golden, or inputs/golden.
+goldenv2dir = $(pkgdatadir)/golden/odd_v2
+dist_goldenv2_DATA = \
+  inputs/golden/odd_v2/config.json \
+  inputs/golden/odd_v2/grads.safetensors \
+  inputs/golden/odd_v2/logits.npy \
+  inputs/golden/odd_v2/loss.json \
+  inputs/golden/odd_v2/model.safetensors \
+  inputs/golden/odd_v2/routing.npy \
+  inputs/golden/odd_v2/token_loss.npy \
+  inputs/golden/odd_v2/tokens.npy \
+  inputs/golden/odd_v2/weights_step5.safetensors
+goldenv3dir = $(pkgdatadir)/golden/odd_v3
+dist_goldenv3_DATA = \
+  inputs/golden/odd_v3/config.json \
+  inputs/golden/odd_v3/grads.safetensors \
+  inputs/golden/odd_v3/logits.npy \
+  inputs/golden/odd_v3/loss.json \
+  inputs/golden/odd_v3/model.safetensors \
+  inputs/golden/odd_v3/routing.npy \
+  inputs/golden/odd_v3/token_loss.npy \
+  inputs/golden/odd_v3/tokens.npy \
+  inputs/golden/odd_v3/weights_step5.safetensors

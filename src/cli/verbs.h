@@ -27,7 +27,7 @@ const struct ap_verb *const *ap_verbs(size_t *count_p);
 
 /* ---- antipode-train: run is NULL in the descriptions, the table of entry points is in train_main.c ---- */
 struct ap_eval_flags { char *step; char *dir; };
-struct ap_selftest_flags { char *golden; char *backend; int64_t threads; };
+struct ap_selftest_flags { char *golden; char *backend; char *dtype; int64_t threads; };
 struct ap_bench_flags { char *backend; int64_t threads, repeats; };
 extern const struct ap_verb ap_verb_desc_train;
 extern const struct ap_verb ap_verb_desc_eval;

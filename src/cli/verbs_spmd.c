@@ -59,6 +59,12 @@ static const struct ap_option selftest_flags[] = {
      .fallback = "auto",
      .choices = "auto|cpu|reference",
      .doc = "Backend under test."},
+    {.key = "dtype",
+     .kind = AP_OPT_TEXT,
+     .offset = offsetof(struct ap_selftest_flags, dtype),
+     .fallback = "f32",
+     .choices = "f32|f64",
+     .doc = "Precision of the computation; the limits are those of f32."},
     {.key = "threads",
      .kind = AP_OPT_INT,
      .offset = offsetof(struct ap_selftest_flags, threads),
@@ -74,10 +80,10 @@ const struct ap_verb ap_verb_desc_selftest = {
     .operands = "",
     .takes = AP_VERB_JSON,
     .summary = "check this installation against numbers that are known",
-    .doc = "Without --golden: a short check of the operations on this machine. With --golden DIR: the model of "
-           "DIR/config.json is run on DIR/tokens.npy, and logits, losses, every gradient, five optimizer steps and the "
-           "routing are compared with the files there; the worst difference of each quantity is printed. Exit code 7 "
-           "where one is out of tolerance.",
+    .doc = "The model of DIR/config.json is run on DIR/tokens.npy, and logits, losses, every gradient, the optimizer steps "
+           "and the routing are compared with the files there; the worst difference of each quantity is printed. Without "
+           "--golden the two small cases that come with the program are checked. Exit code 7 where a quantity is out of "
+           "tolerance.",
     .flags = selftest_flags,
     .flag_count = sizeof selftest_flags / sizeof selftest_flags[0],
 };
