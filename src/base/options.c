@@ -388,6 +388,18 @@ static int same_section(const char *key, const char *candidate)
     return strncmp(key, candidate, n) == 0 && strchr(candidate + n, '.') == NULL;
 }
 
+/* The option that lists word among its other names, NULL if none does. */
+static const char *key_also_called(const struct ap_option_table *t, const char *word)
+{
+    for (size_t i = 0; i < t->count; i++) {
+        struct match_ctx m = {word, -1};
+        ap_option_each_choice(t->list[i].also, match_choice, &m);
+        if (m.index >= 0)
+            return t->list[i].key;
+    }
+    return NULL;
+}
+
 static const char *nearest_key(const struct ap_option_table *t, const char *key)
 {
     struct ap_suggest inside = {NULL, 0}, any = {NULL, 0};
@@ -403,6 +415,9 @@ static const char *nearest_key(const struct ap_option_table *t, const char *key)
     for (size_t i = 0; i < t->count; i++)
         if (strcmp(leaf(t->list[i].key), leaf(key)) == 0)
             return t->list[i].key; /* right name, wrong section */
+    const char *other_name = key_also_called(t, leaf(key));
+    if (other_name != NULL)
+        return other_name;
     for (size_t i = 0; i < t->section_count; i++)
         ap_suggest_consider(&any, key, t->sections[i].name);
     for (size_t i = 0; i < t->count; i++)

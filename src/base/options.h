@@ -47,7 +47,8 @@ struct ap_option {
     const char *doc;        /* one or two sentences */
     unsigned flags;
     const char *excludes;   /* key that must not be given together with this one */
-    const char *schema_only; /* default in words where it is computed ("runs/NAME"), for documentation */
+    const char *also;       /* "a|b": other names that people try; only for hints */
+    const char *default_words; /* default in words where it is computed ("runs/NAME") */
     size_t count_offset;
     int max_count;
 };

@@ -57,7 +57,7 @@ static void add_domain(struct ap_strbuf *b, const struct ap_option *opt)
         add_bounds(b, opt);
         break;
     case AP_OPT_BOOL:
-        ap_strbuf_add(b, "true or false");
+        ap_strbuf_add(b, opt->flags & AP_OPT_AUTO ? "true, false" : "true or false");
         break;
     case AP_OPT_CHOICE:
         ap_strbuf_add(b, "one of ");
@@ -79,7 +79,7 @@ static void add_domain(struct ap_strbuf *b, const struct ap_option *opt)
         break;
     }
     if (opt->flags & AP_OPT_AUTO)
-        ap_strbuf_add(b, ", or auto");
+        ap_strbuf_add(b, opt->kind == AP_OPT_BOOL ? " or auto" : ", or auto");
 }
 
 void ap_option_domain(const struct ap_option *opt, char *buf, size_t size)
@@ -91,10 +91,10 @@ void ap_option_domain(const struct ap_option *opt, char *buf, size_t size)
     free(text);
 }
 
-static const char *default_words(const struct ap_option *opt)
+static const char *default_text(const struct ap_option *opt)
 {
-    if (opt->schema_only != NULL)
-        return opt->schema_only;
+    if (opt->default_words != NULL)
+        return opt->default_words;
     if (opt->flags & AP_OPT_REQUIRED)
         return "required";
     return opt->fallback;
@@ -119,7 +119,7 @@ static void add_description(struct ap_strbuf *b, const struct ap_option *opt)
     ap_strbuf_addf(b, "%s %s", opt->doc, domain);
     if (opt->unit != NULL)
         ap_strbuf_addf(b, " (%s)", opt->unit);
-    const char *def = default_words(opt);
+    const char *def = default_text(opt);
     if (def != NULL && (opt->flags & AP_OPT_REQUIRED))
         ap_strbuf_add(b, "; required.");
     else if (def != NULL)

@@ -2,6 +2,7 @@
  * A growing text. */
 #include "config.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -79,6 +80,10 @@ void ap_strbuf_add_wrapped(struct ap_strbuf *b, const char *text, int column, in
 void ap_strbuf_add_double(struct ap_strbuf *b, double v)
 {
     char text[40];
+    if (fabs(v) < 1e15 && v == floor(v)) { /* 10, not 1e+01 */
+        ap_strbuf_addf(b, "%.0f", v);
+        return;
+    }
     for (int digits = 1; digits <= 17; digits++) {
         snprintf(text, sizeof text, "%.*g", digits, v);
         if (strtod(text, NULL) == v)

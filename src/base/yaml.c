@@ -118,10 +118,12 @@ static ap_status check_key(const struct build *b, const struct ap_yaml_node *map
         return fail_at(b, key->line, key->column, "a key must be plain text, not a list or a map", NULL);
     if (map->count >= MAP_MAX_PAIRS)
         return fail_at(b, key->line, key->column, "too many keys in one map", NULL);
-    const struct ap_yaml_node *value = ap_yaml_get(map, key->text);
-    if (value != NULL) {
-        ap_error_set(b->err, AP_ERR_INPUT, "key '%.200s' is given twice, first with the value at line %ld", key->text,
-                     value->line);
+    for (size_t i = 0; i < map->count; i++) {
+        const struct ap_yaml_node *first = map->items[2 * i];
+        if (strcmp(first->text, key->text) != 0)
+            continue;
+        ap_error_set(b->err, AP_ERR_INPUT, "key '%.200s' is given twice, the first time in line %ld", key->text,
+                     first->line);
         ap_error_at(b->err, b->name, key->line, key->column);
         ap_error_hint(b->err, "remove one of the two");
         return AP_ERR_INPUT;

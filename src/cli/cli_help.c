@@ -52,7 +52,7 @@ char *ap_cli_help(const struct ap_verb *v)
         const struct ap_option *f = &v->flags[i];
         char head[96], domain[256], text[1024];
         ap_option_domain(f, domain, sizeof domain);
-        const char *def = f->schema_only != NULL ? f->schema_only : f->fallback;
+        const char *def = f->default_words != NULL ? f->default_words : f->fallback;
         if (f->kind == AP_OPT_BOOL) {
             snprintf(head, sizeof head, "--%s", f->key);
             snprintf(text, sizeof text, "%s", f->doc);

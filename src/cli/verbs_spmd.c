@@ -31,7 +31,7 @@ static const struct ap_option eval_flags[] = {
     {.key = "dir",
      .kind = AP_OPT_PATH,
      .offset = offsetof(struct ap_eval_flags, dir),
-     .schema_only = "the checkpoint directory of the job",
+     .default_words = "the checkpoint directory of the job",
      .doc = "Directory of the states."},
 };
 
@@ -80,10 +80,12 @@ const struct ap_verb ap_verb_desc_selftest = {
     .operands = "",
     .takes = AP_VERB_JSON,
     .summary = "check this installation against numbers that are known",
-    .doc = "The model of DIR/config.json is run on DIR/tokens.npy, and logits, losses, every gradient, the optimizer steps "
-           "and the routing are compared with the files there; the worst difference of each quantity is printed. Without "
-           "--golden the two small cases that come with the program are checked. Exit code 7 where a quantity is out of "
-           "tolerance.",
+    .doc =
+        "The model of DIR/config.json is run on DIR/tokens.npy, and logits, losses, every gradient, the optimizer "
+        "steps "
+        "and the routing are compared with the files there; the worst difference of each quantity is printed. Without "
+        "--golden the two small cases that come with the program are checked. Exit code 7 where a quantity is out of "
+        "tolerance.",
     .flags = selftest_flags,
     .flag_count = sizeof selftest_flags / sizeof selftest_flags[0],
 };

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  * A job: what the YAML job file and --set say, checked. Filled from the one option table in job.c
  * (src/base/options.h); the help, man page, JSON Schema and completion come from the same table. Relative
- * paths are resolved against the submission directory (SLURM_SUBMIT_DIR, PBS_O_WORKDIR, else the folder of
- * the job file). Strings are owned by the job. No MPI. */
+ * paths start from the submission directory (SLURM_SUBMIT_DIR, PBS_O_WORKDIR, else the current directory), so
+ * that sbatch JOB, mpirun antipode train JOB and ./JOB mean the same; what is to be read and is not there is
+ * looked for in the folder of the job file. Strings are owned by the job. No MPI. */
 #ifndef AP_PLAN_JOB_H
 #define AP_PLAN_JOB_H
 
 #include <stdint.h>
+#include "base/options.h"
 #include "base/status.h"
 #include "plan/model_config.h"
 
@@ -64,16 +66,22 @@ struct ap_job {
         char *weights_hash;         /* hash of the final weights that a rerun must give */
     } expect;
     char *run_dir;                  /* runs/NAME, or run_dir of the file */
+    struct { char *file; long line, column; } train_place, valid_place; /* of data.train, data.valid, for errors */
 };
 
 struct ap_override { const char *key, *value; }; /* --set a.b=value */
 
-/* Read, validate and resolve a job file. *job_p is owned by the caller (ap_job_destroy). */
+/* Read, validate and resolve a job file. *job_p is owned by the caller (ap_job_destroy). The data files need not
+ * exist: ap_job_check_files looks for them. */
 ap_status ap_job_load(const char *path, const struct ap_override *sets, int set_count, struct ap_job **job_p, struct ap_error *err);
 void ap_job_destroy(struct ap_job *job);
+/* Do the data files exist and can they be read? The error names the place in the job file. */
+ap_status ap_job_check_files(const struct ap_job *job, struct ap_error *err);
 /* The resolved job as YAML text (malloc'ed) that ap_job_load reads back to the same job. */
 char *ap_job_yaml(const struct ap_job *job);
 /* JSON Schema of the job file (malloc'ed). */
 char *ap_job_schema(void);
+/* The option table itself: for help, man page and completion. */
+const struct ap_option_table *ap_job_options(void);
 
 #endif

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 noinst_LTLIBRARIES += src/plan/libap_plan.la
 src_plan_libap_plan_la_SOURCES = \
+  src/plan/job.c src/plan/job.h src/plan/job_internal.h \
+  src/plan/job_options.c \
+  src/plan/job_resolve.c \
   src/plan/model_check.c \
   src/plan/model_config.c src/plan/model_config.h \
   src/plan/model_count.c
