@@ -85,6 +85,15 @@ AC_DEFUN([AP_WITH_CRITERION], [
 dnl --enable-fuzzer: libFuzzer targets (clang); without it the corpora are replayed by a plain main.
 AC_DEFUN([AP_ENABLE_FUZZER], [
   AC_ARG_ENABLE([fuzzer], [AS_HELP_STRING([--enable-fuzzer], [build libFuzzer targets (needs clang)])], [], [enable_fuzzer=no])
+  AS_IF([test "$enable_fuzzer" = yes], [
+    ap_save_CFLAGS=$CFLAGS
+    CFLAGS="$CFLAGS -fsanitize=fuzzer"
+    AC_LINK_IFELSE([AC_LANG_SOURCE([int LLVMFuzzerTestOneInput(void); int LLVMFuzzerTestOneInput(void) { return 0; }])], [],
+      [AC_MSG_ERROR([--enable-fuzzer: $CC does not link with -fsanitize=fuzzer (Debian: clang libclang-rt-dev, CC=clang)])])
+    CFLAGS=$ap_save_CFLAGS
+    AP_CFLAGS="$AP_CFLAGS -fsanitize=fuzzer-no-link"
+    AP_LDFLAGS="$AP_LDFLAGS -fsanitize=fuzzer-no-link"
+  ])
   AM_CONDITIONAL([AP_FUZZER], [test "$enable_fuzzer" = yes])
 ])
 

@@ -75,3 +75,40 @@ TESTS += tests/unit/test_launch
 tests_unit_test_launch_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)
 tests_unit_test_launch_LDADD = src/launch/libap_launch.la src/base/libap_base.la $(CRITERION_LIBS) -lm
 endif
+
+# ---- fuzz: fuzz_NAME.c and corpus/NAME. Without --enable-fuzzer each target replays its corpus in make check; with it
+# libFuzzer's main takes replay.c's place (`make fuzzers` builds them, tests/support/check_all.sh runs them).
+EXTRA_DIST += tests/fuzz/corpus tests/fuzz/lsan.supp tests/fuzz/memory_file.h
+AP_FUZZ_TARGETS = tests/fuzz/fuzz_yaml tests/fuzz/fuzz_idx tests/fuzz/fuzz_manifest tests/fuzz/fuzz_safetensors tests/fuzz/fuzz_model_config
+check_PROGRAMS += $(AP_FUZZ_TARGETS)
+if AP_FUZZER
+AP_FUZZ_MAIN =
+AP_FUZZ_ENGINE = -fsanitize=fuzzer
+else
+AP_FUZZ_MAIN = tests/fuzz/replay.c
+AP_FUZZ_ENGINE =
+TESTS += $(AP_FUZZ_TARGETS)
+endif
+.PHONY: fuzzers
+fuzzers: $(AP_FUZZ_TARGETS)
+tests_fuzz_fuzz_yaml_SOURCES = tests/fuzz/fuzz_yaml.c $(AP_FUZZ_MAIN)
+tests_fuzz_fuzz_yaml_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests
+tests_fuzz_fuzz_yaml_LDFLAGS = $(AM_LDFLAGS) $(AP_FUZZ_ENGINE)
+tests_fuzz_fuzz_yaml_LDADD = src/base/libap_base.la $(AP_FUZZ_LIBS)
+tests_fuzz_fuzz_idx_SOURCES = tests/fuzz/fuzz_idx.c $(AP_FUZZ_MAIN)
+tests_fuzz_fuzz_idx_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests
+tests_fuzz_fuzz_idx_LDFLAGS = $(AM_LDFLAGS) $(AP_FUZZ_ENGINE)
+tests_fuzz_fuzz_idx_LDADD = src/text/libap_text.la src/base/libap_base.la $(AP_FUZZ_LIBS)
+tests_fuzz_fuzz_manifest_SOURCES = tests/fuzz/fuzz_manifest.c $(AP_FUZZ_MAIN)
+tests_fuzz_fuzz_manifest_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests
+tests_fuzz_fuzz_manifest_LDFLAGS = $(AM_LDFLAGS) $(AP_FUZZ_ENGINE)
+tests_fuzz_fuzz_manifest_LDADD = src/ckpt/libap_ckpt.la src/parallel/libap_parallel.la src/state/libap_state.la src/base/libap_base.la $(AP_FUZZ_LIBS)
+tests_fuzz_fuzz_safetensors_SOURCES = tests/fuzz/fuzz_safetensors.c $(AP_FUZZ_MAIN)
+tests_fuzz_fuzz_safetensors_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests
+tests_fuzz_fuzz_safetensors_LDFLAGS = $(AM_LDFLAGS) $(AP_FUZZ_ENGINE)
+tests_fuzz_fuzz_safetensors_LDADD = src/hf/libap_hf.la src/state/libap_state.la src/base/libap_base.la $(AP_FUZZ_LIBS)
+tests_fuzz_fuzz_model_config_SOURCES = tests/fuzz/fuzz_model_config.c $(AP_FUZZ_MAIN)
+tests_fuzz_fuzz_model_config_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests
+tests_fuzz_fuzz_model_config_LDFLAGS = $(AM_LDFLAGS) $(AP_FUZZ_ENGINE)
+tests_fuzz_fuzz_model_config_LDADD = src/plan/libap_plan.la src/base/libap_base.la $(AP_FUZZ_LIBS)
+AP_FUZZ_LIBS = $(HDF5_LIBS) $(ZSTD_LIBS) $(XXHASH_LIBS) $(YYJSON_LIBS) $(FYAML_LIBS) -lpthread -lm

@@ -141,7 +141,8 @@ stage_fuzz()
         count=$((count + 1))
         corpus=$env/fuzz-corpus/$(basename "$target")
         mkdir -p "$corpus"
-        single "$(basename "$target"), 15 s" "$target" -max_total_time=15 -timeout=10 -rss_limit_mb=2048 -artifact_prefix="$logs/" \
+        LSAN_OPTIONS=suppressions=$tree/tests/fuzz/lsan.supp:print_suppressions=0 \
+            single "$(basename "$target"), 15 s" "$target" -max_total_time=15 -timeout=10 -rss_limit_mb=2048 -artifact_prefix="$logs/" \
             "$corpus" "$tree/tests/fuzz/corpus/$(basename "$target" | sed 's/^fuzz_//')"
     done
     [ $count -gt 0 ] || { failed=$((failed + 1)); echo "  FAIL  no fuzz target was built"; }

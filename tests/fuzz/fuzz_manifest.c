@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Fuzz target: the checkpoint manifest. The input is the part behind the first line; the hash that the first line
+ * carries is computed here, or no mutation would get past it. What is accepted must print and read back. */
+#include "config.h"
+
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/hash.h"
+#include "ckpt/manifest.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    char hex[33], *again = NULL, *text = malloc(size + 64);
+    struct ap_manifest m = {0}, back = {0};
+    struct ap_error err = {0};
+    size_t again_size = 0;
+    if (text == NULL)
+        return 0;
+    ap_hash128_hex(ap_hash128(data, size), hex);
+    int head = snprintf(text, 64, "{\"xxh3_128\":\"%s\",\n", hex);
+    memcpy(text + head, data, size);
+    if (ap_manifest_parse(text, (size_t)head + size, &m, &err) == AP_OK) {
+        if (ap_manifest_print(&m, &again, &again_size, &err) != AP_OK ||
+            ap_manifest_parse(again, again_size, &back, &err) != AP_OK || back.step != m.step ||
+            back.tensor_count != m.tensor_count || back.part_count != m.part_count)
+            abort();
+    } else if (err.text[0] == '\0' || m.tensors != NULL) {
+        abort();
+    }
+    free(again);
+    free(text);
+    ap_manifest_free(&m);
+    ap_manifest_free(&back);
+    return 0;
+}
