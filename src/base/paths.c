@@ -34,14 +34,15 @@ static int near_exe(const char *relative, char *buf, size_t size)
 
 int ap_paths_data_dir(int index, char *buf, size_t size)
 {
-    static const char *const near[] = {"inputs", "../inputs", "../share/antipode", "../../share/antipode"};
+    static const char *const near[] = {"inputs", "../inputs", "../../inputs", "../share/antipode",
+                                       "../../share/antipode"};
     if (index == 0) {
         const char *env = getenv("ANTIPODE_DATADIR");
         return env != NULL && env[0] != '\0' && snprintf(buf, size, "%s", env) < (int)size;
     }
-    if (index <= 4)
+    if (index <= (int)(sizeof near / sizeof near[0]))
         return near_exe(near[index - 1], buf, size);
-    if (index == 5)
+    if (index == AP_PATHS_DATA_DIRS - 1)
         return snprintf(buf, size, "%s", AP_PKGDATADIR) < (int)size;
     return -1;
 }

@@ -6,7 +6,7 @@
 
 #include <stddef.h>
 
-#define AP_PATHS_DATA_DIRS 6
+#define AP_PATHS_DATA_DIRS 7
 
 /* Folder of the running executable into buf; 0, or -1 where the system does not tell. */
 int ap_paths_exe_dir(char *buf, size_t size);

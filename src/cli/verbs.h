@@ -14,6 +14,7 @@ extern const struct ap_verb ap_verb_desc_ckpt;
 extern const struct ap_verb ap_verb_desc_schema;
 extern const struct ap_verb ap_verb_desc_doctor;
 extern const struct ap_verb ap_verb_desc_help;
+extern const struct ap_verb ap_verb_desc_generate; /* hidden: makes the man pages and the completion */
 int ap_verb_run(int argc, char **argv);
 int ap_verb_plan(int argc, char **argv);
 int ap_verb_prep(int argc, char **argv);
@@ -21,11 +22,19 @@ int ap_verb_ckpt(int argc, char **argv);
 int ap_verb_schema(int argc, char **argv);
 int ap_verb_doctor(int argc, char **argv);
 int ap_verb_help(int argc, char **argv);
+int ap_verb_generate(int argc, char **argv);
 
 /* Every verb a user sees, those of antipode-train included, in the order of --help; *count_p of them. */
 const struct ap_verb *const *ap_verbs(size_t *count_p);
 
+/* Man page "antipode" (verb NULL and job 0), "antipode-VERB" (job 0) or "antipode-job" (job 1) as roff, and the
+ * bash completion; malloc'ed, NULL: out of memory. */
+char *ap_cli_man(const struct ap_verb *verb, int job);
+char *ap_cli_completion(void);
+
 /* ---- antipode-train: run is NULL in the descriptions, the table of entry points is in train_main.c ---- */
+struct ap_train_flags { char *replay; int reprod; };
+struct ap_train_flags { char *replay; int reprod; };
 struct ap_eval_flags { char *step; char *dir; };
 struct ap_selftest_flags { char *golden; char *backend; char *dtype; int64_t threads; };
 struct ap_bench_flags { char *backend; int64_t threads, repeats; };

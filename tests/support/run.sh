@@ -8,6 +8,7 @@ AP_SRCDIR=$(cd "$1" && pwd) || exit 99
 AP_BUILDDIR=$(cd "$2" && pwd) || exit 99
 shift 2
 export AP_SRCDIR AP_BUILDDIR
+export ANTIPODE_DATADIR=$AP_SRCDIR/inputs
 export PATH=$AP_BUILDDIR:$PATH LC_ALL=C.UTF-8
 # Short, because a socket's path may have no more than 107 bytes.
 TMPDIR=$(mktemp -d /tmp/ap-test.XXXXXX) || exit 99

@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * antipode plan: the sizes of a model, and what a job makes of it, by arithmetic alone. */
+#include "config.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/dtype.h"
+#include "base/json.h"
+#include "base/log.h"
+#include "cli/verbs.h"
+
+struct plan_flags {
+    char *model;
+    int count;
+    int64_t seq_len;
+};
+
+static const struct ap_option flags[] = {
+    {.key = "model",
+     .kind = AP_OPT_TEXT,
+     .offset = offsetof(struct plan_flags, model),
+     .doc = "A preset, or the path of a config.json, instead of a job."},
+    {.key = "count",
+     .kind = AP_OPT_BOOL,
+     .offset = offsetof(struct plan_flags, count),
+     .fallback = "false",
+     .doc = "Only the exact parameter counts."},
+    {.key = "seq-len",
+     .kind = AP_OPT_INT,
+     .offset = offsetof(struct plan_flags, seq_len),
+     .fallback = "auto",
+     .min = 1,
+     .max = 16777216,
+     .flags = AP_OPT_AUTO,
+     .default_words = "data.seq_len of the job, or 4096",
+     .doc = "Sequence length behind the operations per token."},
+};
+
+const struct ap_verb ap_verb_desc_plan = {
+    .name = "plan",
+    .operands = "[JOB]",
+    .max_operands = 1,
+    .takes = AP_VERB_SETS | AP_VERB_JSON,
+    .summary = "parameters, operations and memory of a model or a job",
+    .doc = "With a job file: the parameters of its model, the operations of a step and of the whole training, and the "
+           "bytes of its state. With --model NAME: the same of a model alone. Nothing is started, no data is read.\n\n"
+           "The counts are exact. 'total' leaves out the multi-token prediction layers, as published counts do; 'mtp' "
+           "has them. 'active' counts the routed experts that one token uses.\n\n"
+           "  antipode plan --model deepseek-v3 --count --json",
+    .flags = flags,
+    .flag_count = sizeof flags / sizeof flags[0],
+    .run = ap_verb_plan,
+};
+
+/* Everything the report says. job: NULL for a model alone. */
+struct report {
+    const struct ap_model_config *cfg;
+    const struct ap_job *job;
+    int64_t seq_len;
+    int only_count;
+    struct ap_model_count n;
+    double flops_token;
+};
+
+/* Bytes of a running training, over all processes: weights, gradients, and two moments, the weights and
+ * moments twice because of the shadow buffers. */
+static double state_bytes(const struct report *r)
+{
+    double element = (double)ap_dtype_size((ap_dtype)(r->job != NULL ? r->job->dtype : AP_F32));
+    return 7.0 * element * (double)(r->n.total + r->n.mtp);
+}
+
+static void print_json(const struct report *r)
+{
+    struct ap_json j = {.indent = 2};
+    ap_json_begin_object(&j, NULL);
+    ap_json_str(&j, "model", r->cfg->name);
+    ap_json_int(&j, "total", r->n.total);
+    ap_json_int(&j, "active", r->n.active);
+    ap_json_int(&j, "mtp", r->n.mtp);
+    ap_json_int(&j, "embedding", r->n.embedding);
+    ap_json_int(&j, "attention", r->n.attention);
+    ap_json_int(&j, "dense_mlp", r->n.dense_mlp);
+    ap_json_int(&j, "moe_routed", r->n.moe_routed);
+    ap_json_int(&j, "moe_shared", r->n.moe_shared);
+    ap_json_int(&j, "router", r->n.router);
+    ap_json_int(&j, "norm", r->n.norm);
+    if (!r->only_count) {
+        ap_json_int(&j, "seq_len", r->seq_len);
+        ap_json_real(&j, "train_flops_per_token", r->flops_token);
+        ap_json_real(&j, "state_bytes", state_bytes(r));
+    }
+    if (!r->only_count && r->job != NULL) {
+        ap_json_int(&j, "train_steps", r->job->train_steps);
+        ap_json_int(&j, "train_tokens", r->job->train_tokens);
+        ap_json_int(&j, "step_tokens", r->job->batch.global_tokens);
+        ap_json_int(&j, "micro_batches", r->job->batch.global_sequences / r->job->batch.micro_sequences);
+        ap_json_real(&j, "train_flops", r->flops_token * (double)r->job->train_tokens);
+    }
+    ap_json_end_object(&j);
+    char *text = ap_strbuf_take(&j.text);
+    if (text != NULL)
+        ap_out("%s\n", text);
+    free(text);
+}
+
+/* 15706484224 as 15,706,484,224 into buf (at least 32 bytes). */
+static const char *grouped(int64_t v, char *buf)
+{
+    char digits[24];
+    int n = snprintf(digits, sizeof digits, "%" PRId64, v), at = 0;
+    for (int i = 0; i < n; i++) {
+        if (i > 0 && (n - i) % 3 == 0)
+            buf[at++] = ',';
+        buf[at++] = digits[i];
+    }
+    buf[at] = '\0';
+    return buf;
+}
+
+static void print_table(const struct report *r)
+{
+    char buf[32];
+    const struct {
+        const char *label;
+        int64_t value;
+    } rows[] = {
+        {"total", r->n.total},
+        {"active", r->n.active},
+        {"  embedding and head", r->n.embedding},
+        {"  attention", r->n.attention},
+        {"  dense MLP", r->n.dense_mlp},
+        {"  routed experts", r->n.moe_routed},
+        {"  shared experts", r->n.moe_shared},
+        {"  routers", r->n.router},
+        {"  norms", r->n.norm},
+        {"multi-token prediction", r->n.mtp},
+    };
+    ap_out("%s: parameters\n", r->cfg->name);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        ap_out("  %-24s %20s\n", rows[i].label, grouped(rows[i].value, buf));
+    if (r->only_count)
+        return;
+    ap_out("at sequences of %" PRId64 " tokens\n", r->seq_len);
+    ap_out("  %-24s %20.4g\n", "operations per token", r->flops_token);
+    ap_out("  %-24s %20.4g\n", "bytes of state", state_bytes(r));
+    if (r->job == NULL)
+        return;
+    ap_out("%s\n", r->job->name);
+    ap_out("  %-24s %20s\n", "steps", grouped(r->job->train_steps, buf));
+    ap_out("  %-24s %20s\n", "tokens per step", grouped(r->job->batch.global_tokens, buf));
+    ap_out("  %-24s %20s\n", "micro-batches per step",
+           grouped(r->job->batch.global_sequences / r->job->batch.micro_sequences, buf));
+    ap_out("  %-24s %20s\n", "tokens", grouped(r->job->train_tokens, buf));
+    ap_out("  %-24s %20.4g\n", "operations", r->flops_token * (double)r->job->train_tokens);
+}
+
+static ap_status plan(const struct ap_cli_args *args, const struct plan_flags *f, struct ap_error *err)
+{
+    struct ap_model_config cfg;
+    struct ap_job *job = NULL;
+    if ((f->model != NULL) == (args->operand_count > 0)) {
+        ap_error_set(err, AP_ERR_USAGE, "give either a job file or --model NAME");
+        ap_error_hint(err, "antipode plan --help");
+        return AP_ERR_USAGE;
+    }
+    if (f->model == NULL) {
+        AP_TRY(ap_job_load(args->operands[0], args->sets, args->set_count, &job, err));
+        cfg = job->model.cfg;
+    } else if (strchr(f->model, '/') != NULL || strstr(f->model, ".json") != NULL) {
+        AP_TRY(ap_model_config_load(f->model, &cfg, err));
+    } else {
+        AP_TRY(ap_model_config_preset(f->model, &cfg, err));
+    }
+    struct report r = {.cfg = &cfg, .job = job, .only_count = f->count};
+    r.seq_len = f->seq_len != AP_AUTO ? f->seq_len : job != NULL ? job->data.seq_len : 4096;
+    ap_model_count_params(&cfg, &r.n);
+    r.flops_token = ap_model_train_flops_per_token(&cfg, r.seq_len);
+    if (args->json)
+        print_json(&r);
+    else
+        print_table(&r);
+    ap_job_destroy(job);
+    return AP_OK;
+}
+
+int ap_verb_plan(int argc, char **argv)
+{
+    struct ap_cli_args args;
+    struct plan_flags f = {0};
+    struct ap_error err = {0};
+    int code = ap_cli_begin(&ap_verb_desc_plan, argc, argv, &args, &f);
+    if (code >= 0)
+        return code;
+    ap_status status = plan(&args, &f, &err);
+    ap_cli_clear(&ap_verb_desc_plan, &args, &f);
+    return ap_cli_end(status, &err);
+}
