@@ -34,7 +34,6 @@ char *ap_cli_completion(void);
 
 /* ---- antipode-train: run is NULL in the descriptions, the table of entry points is in train_main.c ---- */
 struct ap_train_flags { char *replay; int reprod; };
-struct ap_train_flags { char *replay; int reprod; };
 struct ap_eval_flags { char *step; char *dir; };
 struct ap_selftest_flags { char *golden; char *backend; char *dtype; int64_t threads; };
 struct ap_bench_flags { char *backend; int64_t threads, repeats; };

@@ -9,25 +9,13 @@ static const struct ap_option train_flags[] = {
     {.key = "replay",
      .kind = AP_OPT_PATH,
      .offset = offsetof(struct ap_train_flags, replay),
-     .doc = "decisions.jsonl of another run: take its choices (backend, threads) instead of making own ones, so that "
+     .doc = "A decisions.jsonl of another run: take its choices (backend, threads) instead of making new ones, so that "
             "the same job gives the same bits on another machine of that instruction set."},
     {.key = "reprod",
      .kind = AP_OPT_BOOL,
      .offset = offsetof(struct ap_train_flags, reprod),
      .fallback = "false",
      .doc = "Let nothing depend on the machine's size: one thread per process unless the job says otherwise."},
-};
-
-static const struct ap_option train_flags[] = {
-    {.key = "replay",
-     .kind = AP_OPT_PATH,
-     .offset = offsetof(struct ap_train_flags, replay),
-     .doc = "A decisions.jsonl of an earlier run: take its decisions instead of making new ones."},
-    {.key = "reprod",
-     .kind = AP_OPT_BOOL,
-     .offset = offsetof(struct ap_train_flags, reprod),
-     .fallback = "false",
-     .doc = "Choose nothing by the machine at hand: one thread per process unless the job says otherwise."},
 };
 
 const struct ap_verb ap_verb_desc_train = {
@@ -45,8 +33,6 @@ const struct ap_verb ap_verb_desc_train = {
         "processes. SIGTERM and SIGUSR2 ask the run to finish its step, save and end with exit code 5; a second "
         "one is not waited for.\n\n"
         "The last line on standard output is VALID or INVALID: reason; 'FOM name=value unit' lines stand before it.",
-    .flags = train_flags,
-    .flag_count = sizeof train_flags / sizeof train_flags[0],
     .flags = train_flags,
     .flag_count = sizeof train_flags / sizeof train_flags[0],
 };
