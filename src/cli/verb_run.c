@@ -4,7 +4,7 @@
 #include "config.h"
 
 #include <errno.h>
-#include <getopt.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,102 +18,54 @@
 #include "launch/launch.h"
 #include "plan/job.h"
 
-#define MAX_SETS 256
-
-static const char usage[] =
-    "usage: antipode run JOB [--ranks N] [--set KEY=VALUE]... [--dry-run]\n"
-    "\n"
-    "Start the ranks of a job file and wait for them: with mpirun on this host, with srun inside a Slurm\n"
-    "allocation, with mpirun over the node file inside a PBS job. JOB may be executable itself:\n"
-    "  ./job.yaml     sbatch job.yaml     qsub job.yaml\n"
-    "\n"
-    "  --ranks N          MPI processes (default: what the allocation holds; on one host its processors, at most\n"
-    "                     as many as the batch can occupy)\n"
-    "  --set KEY=VALUE    override an option of the job file; may be repeated\n"
-    "  --dry-run          print the command that would be started\n"
-    "  -h, --help         this text\n"
-    "\n"
-    "A stop request (^C, SIGTERM, SIGUSR2) lets the ranks finish their step and save; a second one stops at once.\n"
-    "Exit codes: 0 done, 2 usage, 3 bad input, 4 environment, 5 stopped early and resumable, 6 lost too much,\n"
-    "7 invalid result.\n";
-
-struct run_args {
-    const char *job;
+struct run_flags {
     int64_t ranks;
-    int dry_run, help;
-    struct ap_override sets[MAX_SETS];
-    char *keys[MAX_SETS];     /* owned copies of KEY=VALUE, cut at '=' */
-    char *options[2 * MAX_SETS + 1]; /* passed on to train: borrowed from argv */
-    int set_count, option_count;
+    int dry_run;
 };
 
-static ap_status add_set(struct run_args *a, char *text, struct ap_error *err)
-{
-    char *equals = strchr(text, '=');
-    if (equals == NULL || equals == text)
-        return ap_error_set(err, AP_ERR_USAGE, "--set %s: must be KEY=VALUE", text);
-    if (a->set_count == MAX_SETS)
-        return ap_error_set(err, AP_ERR_USAGE, "more than %d --set options", MAX_SETS);
-    char *copy = strdup(text);
-    if (copy == NULL)
-        return ap_error_set(err, AP_ERR_NOMEM, "out of memory");
-    copy[equals - text] = '\0';
-    a->keys[a->set_count] = copy;
-    a->sets[a->set_count++] = (struct ap_override){copy, copy + (equals - text) + 1};
-    a->options[a->option_count++] = "--set";
-    a->options[a->option_count++] = text;
-    return AP_OK;
-}
+static const struct ap_option flags[] = {
+    {.key = "ranks",
+     .kind = AP_OPT_INT,
+     .offset = offsetof(struct run_flags, ranks),
+     .fallback = "auto",
+     .min = 1,
+     .max = 1000000,
+     .flags = AP_OPT_AUTO,
+     .default_words = "what the allocation holds; on one host its processors, at most as many as the batch can occupy",
+     .doc = "Processes to start."},
+    {.key = "dry-run",
+     .kind = AP_OPT_BOOL,
+     .offset = offsetof(struct run_flags, dry_run),
+     .fallback = "false",
+     .doc = "Check the job, print the command that would be started, and start nothing."},
+};
 
-static ap_status parse_ranks(const char *text, int64_t *ranks_p, struct ap_error *err)
-{
-    char *end = NULL;
-    errno = 0;
-    long long n = strtoll(text, &end, 10);
-    if (errno != 0 || end == text || *end != '\0' || n < 1 || n > 1000000)
-        return ap_error_set(err, AP_ERR_USAGE, "--ranks %s: must be a number from 1 to 1000000", text);
-    *ranks_p = n;
-    return AP_OK;
-}
+const struct ap_verb ap_verb_desc_run = {
+    .name = "run",
+    .operands = "JOB",
+    .min_operands = 1,
+    .max_operands = 1,
+    .takes = AP_VERB_SETS,
+    .summary = "start the processes of a job here or inside a batch allocation, and watch over them",
+    .doc =
+        "Starts the ranks of a job file and waits for them: with mpirun on this host, with srun inside a Slurm "
+        "allocation, with mpirun over the node file inside a PBS job. It is what the first line of an executable job "
+        "file names, so that these are the same:\n\n"
+        "  ./job.yaml     sbatch job.yaml     qsub job.yaml     antipode run job.yaml\n\n"
+        "A stop request (^C, SIGTERM, SIGUSR2) lets the ranks finish their step and save: exit code 5, resumable. A "
+        "second one stops at once, a third kills.",
+    .flags = flags,
+    .flag_count = sizeof flags / sizeof flags[0],
+    .run = ap_verb_run,
+};
 
-static ap_status parse(struct run_args *a, int argc, char **argv, struct ap_error *err)
-{
-    static const struct option options[] = {{"ranks", required_argument, NULL, 'n'},
-                                            {"set", required_argument, NULL, 's'},
-                                            {"dry-run", no_argument, NULL, 'd'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {NULL, 0, NULL, 0}};
-    opterr = 0;
-    optind = 1;
-    for (int c; (c = getopt_long(argc, argv, ":h", options, NULL)) != -1;) {
-        switch (c) {
-        case 'n':
-            AP_TRY(parse_ranks(optarg, &a->ranks, err));
-            break;
-        case 's':
-            AP_TRY(add_set(a, optarg, err));
-            break;
-        case 'd':
-            a->dry_run = 1;
-            break;
-        case 'h':
-            a->help = 1;
-            return AP_OK;
-        default:
-            ap_error_set(err, AP_ERR_USAGE, c == ':' ? "%s needs a value" : "%s: no such option", argv[optind - 1]);
-            ap_error_hint(err, "antipode run --help");
-            return AP_ERR_USAGE;
-        }
-    }
-    if (optind + 1 != argc) {
-        ap_error_set(err, AP_ERR_USAGE, optind == argc ? "no job file given" : "%s: only one job file can be run",
-                     argv[argc - 1]);
-        ap_error_hint(err, "antipode run --help");
-        return AP_ERR_USAGE;
-    }
-    a->job = argv[optind];
-    return AP_OK;
-}
+struct run_args {
+    const char *job; /* absolute */
+    struct run_flags flags;
+    struct ap_argv options; /* passed on to train */
+    const struct ap_override *sets;
+    int set_count;
+};
 
 /* The most ranks that this batch and layout can keep busy. */
 static int64_t useful_ranks(const struct ap_job *job)
@@ -165,11 +117,11 @@ static ap_status launch(const struct run_args *a, const struct ap_rm_ops *rm, co
     char *copy = NULL;
     struct ap_launch_spec spec = {.program = program,
                                   .job = a->job,
-                                  .options = (char *const *)a->options,
-                                  .ranks = a->ranks,
+                                  .options = a->options.v,
+                                  .ranks = a->flags.ranks > 0 ? a->flags.ranks : 0,
                                   .useful_ranks = useful_ranks(job)};
     ap_status st = AP_OK;
-    if (rm != &ap_rm_local && !a->dry_run) {
+    if (rm != &ap_rm_local && !a->flags.dry_run) {
         st = shared_job(rm, job, a->job, &copy, err);
         spec.job = copy;
     }
@@ -179,7 +131,7 @@ static ap_status launch(const struct run_args *a, const struct ap_rm_ops *rm, co
             ap_error_set(err, st, "out of memory");
     }
     char *text = st == AP_OK ? ap_argv_text(&argv) : NULL;
-    if (text != NULL && a->dry_run) {
+    if (text != NULL && a->flags.dry_run) {
         ap_out("%s\n", text);
     } else if (st == AP_OK) {
         time_t started = time(NULL);
@@ -200,14 +152,14 @@ static ap_status launch(const struct run_args *a, const struct ap_rm_ops *rm, co
 static ap_status become_rank(const struct run_args *a, const char *program, struct ap_error *err)
 {
     struct ap_argv argv = {0};
-    struct ap_launch_spec spec = {.program = program, .job = a->job, .options = (char *const *)a->options};
+    struct ap_launch_spec spec = {.program = program, .job = a->job, .options = a->options.v};
     if (ap_launch_add_program(&spec, &argv) == AP_OK)
         execv(program, argv.v);
     ap_argv_free(&argv);
     return ap_error_set(err, AP_ERR_ENV, "cannot start %s: %s", program, strerror(errno));
 }
 
-static ap_status run(const struct run_args *a, int *code_p, struct ap_error *err)
+static ap_status start(const struct run_args *a, int *code_p, struct ap_error *err)
 {
     char program[4096];
     if (ap_paths_find_program("antipode-train", program, sizeof program) != 0)
@@ -216,43 +168,44 @@ static ap_status run(const struct run_args *a, int *code_p, struct ap_error *err
         return become_rank(a, program, err);
     const struct ap_rm_ops *rm = ap_rm_detect();
     const char *dir = rm->submit_dir();
-    char *job_path = realpath(a->job, NULL);
-    if (job_path == NULL)
-        return ap_error_set(err, AP_ERR_INPUT, "%s: %s", a->job, strerror(errno));
-    struct run_args here = *a;
-    here.job = job_path;
     struct ap_job *job = NULL;
-    ap_status st = AP_OK;
     /* PBS starts the script in the home directory. */
     if (dir != NULL && chdir(dir) != 0)
-        st = ap_error_set(err, AP_ERR_ENV, "cannot enter the submission directory %s: %s", dir, strerror(errno));
-    /* One clear message here instead of one from the ranks. */
-    if (st == AP_OK)
-        st = ap_job_load(job_path, a->sets, a->set_count, &job, err);
-    if (st == AP_OK)
-        st = launch(&here, rm, job, program, code_p, err);
+        return ap_error_set(err, AP_ERR_ENV, "cannot enter the submission directory %s: %s", dir, strerror(errno));
+    /* A mistake in the file gives one message here instead of one from the ranks. */
+    AP_TRY(ap_job_load(a->job, a->sets, a->set_count, &job, err));
+    ap_status st = launch(a, rm, job, program, code_p, err);
     ap_job_destroy(job);
-    free(job_path);
     return st;
 }
 
 int ap_verb_run(int argc, char **argv)
 {
     struct ap_error err = {0};
+    struct ap_cli_args args;
     struct run_args a = {0};
-    char text[2048];
-    int code = 0;
-    ap_status st = parse(&a, argc, argv, &err);
-    if (st == AP_OK && a.help)
-        ap_out("%s", usage);
-    else if (st == AP_OK)
-        st = run(&a, &code, &err);
-    for (int i = 0; i < a.set_count; i++)
-        free(a.keys[i]);
-    if (st != AP_OK) {
-        ap_error_format(&err, text, sizeof text);
-        ap_error_log("%s", text);
-        return ap_status_exit_code(st);
+    int code = ap_cli_begin(&ap_verb_desc_run, argc, argv, &args, &a.flags);
+    if (code >= 0)
+        return code;
+    ap_status st = AP_OK;
+    char *job = realpath(args.operands[0], NULL);
+    if (job == NULL)
+        st = ap_error_set(&err, AP_ERR_INPUT, "%s: %s", args.operands[0], strerror(errno));
+    for (int i = 0; st == AP_OK && i < args.set_count; i++) {
+        st = ap_argv_add(&a.options, "--set");
+        if (st == AP_OK)
+            st = ap_argv_add(&a.options, "%s=%s", args.sets[i].key, args.sets[i].value);
+        if (st != AP_OK)
+            ap_error_set(&err, st, "out of memory");
     }
-    return code;
+    a.job = job;
+    a.sets = args.sets;
+    a.set_count = args.set_count;
+    code = 0;
+    if (st == AP_OK)
+        st = start(&a, &code, &err);
+    free(job);
+    ap_argv_free(&a.options);
+    ap_cli_clear(&ap_verb_desc_run, &args, &a.flags);
+    return st == AP_OK ? code : ap_cli_end(st, &err);
 }

@@ -14,7 +14,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static size_t visit(const struct ap_yaml_node *n, int depth)
 {
     size_t nodes = 1;
-    if (n->line < 1 || n->column < 1 || depth > AP_YAML_MAX_DEPTH + 1 || (n->kind == AP_YAML_SCALAR) != (n->text != NULL))
+    if (n->line < 1 || n->column < 1 || depth > AP_YAML_MAX_DEPTH + 1 ||
+        (n->kind == AP_YAML_SCALAR) != (n->text != NULL))
         abort();
     size_t children = n->kind == AP_YAML_MAP ? 2 * n->count : n->kind == AP_YAML_LIST ? n->count : 0;
     for (size_t i = 0; i < children; i++)

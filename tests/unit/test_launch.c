@@ -34,7 +34,7 @@ static void setup(void)
     const char *tmp = getenv("TMPDIR");
     snprintf(folder, sizeof folder, "%s/launch.XXXXXX", tmp ? tmp : "/tmp");
     cr_assert(mkdtemp(folder));
-    const char *names[] = {"SLURM_JOB_ID",   "SLURM_SUBMIT_DIR", "SLURM_CPUS_PER_TASK",  "PBS_JOBID",
+    const char *names[] = {"SLURM_JOB_ID",  "SLURM_SUBMIT_DIR", "SLURM_CPUS_PER_TASK",  "PBS_JOBID",
                            "PBS_O_WORKDIR", "PBS_NODEFILE",     "OMPI_COMM_WORLD_RANK", "PMIX_RANK"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         unsetenv(names[i]);
@@ -124,8 +124,8 @@ Test(launch, pbs_counts_the_slots_of_the_node_file)
     snprintf(nodes, sizeof nodes, "%s/nodes", folder);
     setenv("PBS_JOBID", "9", 1);
     setenv("PBS_NODEFILE", nodes, 1);
-    snprintf(want, sizeof want,
-             "mpirun --hostfile %s -n 4 /opt/antipode-train train 'job'\\''s.yaml' --set 'name=a b'", nodes);
+    snprintf(want, sizeof want, "mpirun --hostfile %s -n 4 /opt/antipode-train train 'job'\\''s.yaml' --set 'name=a b'",
+             nodes);
     expect_command(&ap_rm_pbs, &spec, want);
     make_file("pbs_tmrsh", "#!/bin/sh\n", 0755);
     snprintf(want, sizeof want,
@@ -266,8 +266,8 @@ Test(launch, first_stop_request_asks_the_second_insists, .timeout = 30)
     waitpid(helper, NULL, 0);
     unlink(file);
     snprintf(script, sizeof script,
-             "trap 'printf x >> %s' USR2; trap 'printf x >> %s' TERM; printf x > %s; while :; do sleep 0.05; done", file,
-             file, file);
+             "trap 'printf x >> %s' USR2; trap 'printf x >> %s' TERM; printf x > %s; while :; do sleep 0.05; done",
+             file, file, file);
     helper = sender(SIGUSR2, 3, file);
     cr_expect(supervised(script) == 128 + SIGKILL, "the third request must kill");
     waitpid(helper, NULL, 0);
