@@ -35,6 +35,12 @@ AC_DEFUN([AP_ENABLE_SANITIZER], [
   AC_SUBST([AP_LDFLAGS])
 ])
 
+dnl The commit this tree was configured at, for the record of a run; "release" outside of a checkout.
+AC_DEFUN([AP_COMMIT], [
+  ap_commit=`(cd "$srcdir" && git rev-parse --short=12 HEAD) 2>/dev/null || echo release`
+  AC_DEFINE_UNQUOTED([AP_GIT_COMMIT], ["$ap_commit"], [commit of the sources at configure time])
+])
+
 AC_DEFUN([AP_WARNINGS], [
   AC_ARG_ENABLE([werror], [AS_HELP_STRING([--enable-werror], [make warnings errors])], [], [enable_werror=no])
   AP_CFLAGS="$AP_CFLAGS -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wno-missing-field-initializers"

@@ -10,5 +10,15 @@ src_train_libap_train_la_SOURCES += \
 
 # trainer
 src_train_libap_train_la_SOURCES += \
+  src/train/batches.c src/train/batches.h \
+  src/train/environment.c src/train/environment.h \
+  src/train/evaluate.c src/train/evaluate.h \
   src/train/optimizer.c src/train/optimizer.h \
-  src/train/schedule.c src/train/schedule.h
+  src/train/peak.c src/train/peak.h \
+  src/train/router_bias.c src/train/router_bias.h \
+  src/train/schedule.c src/train/schedule.h \
+  src/train/signals.c src/train/signals.h \
+  src/train/trainer.c src/train/trainer.h src/train/trainer_impl.h \
+  src/train/trainer_loop.c src/train/trainer_resume.c src/train/trainer_setup.c src/train/trainer_step.c \
+  src/train/verdict.c \
+  src/train/zscore.c src/train/zscore.h

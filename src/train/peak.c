@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * GEMM speed. */
+#include "config.h"
+
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "train/peak.h"
+
+/* Ordinary numbers: zeros draw less power and let some devices clock higher. */
+static ap_status fill(struct ap_backend *be, ap_dtype dtype, void *mem, int64_t count)
+{
+    size_t es = ap_dtype_size(dtype);
+    uint8_t *host = malloc((size_t)count * es);
+    if (!host)
+        return AP_ERR_NOMEM;
+    for (int64_t i = 0; i < count; i++) {
+        double v = 1.0 / (double)(1 + i % 13) - 0.25;
+        if (dtype == AP_F64)
+            ((double *)(void *)host)[i] = v;
+        else
+            ((float *)(void *)host)[i] = (float)v;
+    }
+    ap_status st = be->vt->copy(be->stream, mem, host, (size_t)count * es);
+    ap_status sync = be->vt->stream_sync(be->stream);
+    free(host);
+    return st != AP_OK ? st : sync;
+}
+
+static ap_status once(struct ap_backend *be, const struct ap_gemm_args *a, double *seconds_p)
+{
+    double t = ap_clock_monotonic();
+    AP_TRY(be->ops.gemm(be->stream, a));
+    AP_TRY(be->vt->stream_sync(be->stream));
+    *seconds_p = ap_clock_monotonic() - t;
+    return AP_OK;
+}
+
+ap_status ap_peak_gemm(struct ap_backend *be, ap_dtype dtype, int64_t n, double budget_s, double *flops_p)
+{
+    void *mem[3] = {NULL, NULL, NULL};
+    size_t bytes = (size_t)(n * n) * ap_dtype_size(dtype);
+    ap_status st = AP_OK;
+    for (int i = 0; st == AP_OK && i < 3; i++) {
+        st = be->vt->alloc(be, bytes, &mem[i]);
+        if (st == AP_OK)
+            st = fill(be, dtype, mem[i], n * n);
+    }
+    struct ap_gemm_args a = {
+        .a = ap_tensor_2d(mem[0], dtype, n, n), .b = ap_tensor_2d(mem[1], dtype, n, n), .c = ap_tensor_2d(mem[2], dtype, n, n)};
+    double begin = ap_clock_monotonic(), best = 0;
+    for (int i = 0; st == AP_OK && i < 20 && (i < 2 || ap_clock_monotonic() - begin < budget_s); i++) {
+        double s = 0;
+        st = once(be, &a, &s);
+        if (st == AP_OK && s > 0 && (best == 0 || s < best))
+            best = s;
+    }
+    for (int i = 0; i < 3; i++)
+        if (mem[i])
+            be->vt->release(be, mem[i]);
+    if (st == AP_OK)
+        *flops_p = best > 0 ? 2.0 * (double)n * (double)n * (double)n / best : 0;
+    return st;
+}

@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Speed of a plain GEMM on this backend: the denominator of MFU. A figure for the reader; nothing is decided
+ * by it. */
+#ifndef AP_TRAIN_PEAK_H
+#define AP_TRAIN_PEAK_H
+
+#include "backend/backend.h"
+
+/* FLOP/s of an f32 (f64) GEMM of n x n x n, best of several within about budget_s seconds. */
+ap_status ap_peak_gemm(struct ap_backend *be, ap_dtype dtype, int64_t n, double budget_s, double *flops_p);
+
+#endif

@@ -1,0 +1,383 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Everything before the first step. Rank 0 owns the run directory and takes the decisions; each phase ends
+ * with an agreement, so that all ranks leave together with one message. */
+#include "config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/io.h"
+#include "base/json.h"
+#include "parallel/tree.h"
+#include "train/peak.h"
+#include "train/trainer_impl.h"
+
+ap_status ap_trainer_path(const struct ap_trainer *t, const char *name, char *buf, size_t size, struct ap_error *err)
+{
+    if (snprintf(buf, size, "%s/%s", t->job->run_dir, name) >= (int)size)
+        return ap_error_set(err, AP_ERR_INPUT, "the path of the run directory is longer than %zu bytes", size - 1);
+    return AP_OK;
+}
+
+/* The layout this version trains, and a batch that the ranks can share. The same answer on every rank. */
+static ap_status check_layout(struct ap_trainer *t, struct ap_error *err)
+{
+    const struct ap_job *job = t->job;
+    struct { const char *key; int64_t value; } one[] = {
+        {"tensor", job->parallel.tensor}, {"pipeline", job->parallel.pipeline}, {"expert", job->parallel.expert}};
+    for (size_t i = 0; i < sizeof(one) / sizeof(one[0]); i++)
+        if (one[i].value != AP_AUTO && one[i].value > 1)
+            return ap_error_set(err, AP_ERR_UNSUPPORTED, "parallel.%s %lld: this version trains data parallel only",
+                                one[i].key, (long long)one[i].value);
+    int ranks = t->comm->size;
+    if (job->parallel.data != AP_AUTO && job->parallel.data != ranks) {
+        ap_error_set(err, AP_ERR_INPUT, "parallel.data is %lld, but %d ranks were started", (long long)job->parallel.data,
+                     ranks);
+        ap_error_hint(err, "start %lld ranks, or leave parallel.data out", (long long)job->parallel.data);
+        return AP_ERR_INPUT;
+    }
+    t->seqs = job->batch.micro_sequences;
+    t->len = job->data.seq_len;
+    if (t->seqs < 1 || job->batch.global_sequences < 1 || job->batch.global_sequences % t->seqs != 0)
+        return ap_error_set(err, AP_ERR_INPUT, "batch.global_sequences %lld is not a multiple of batch.micro_sequences %lld",
+                            (long long)job->batch.global_sequences, (long long)t->seqs);
+    t->leaves = job->batch.global_sequences / t->seqs;
+    if (ranks > t->leaves) {
+        ap_error_set(err, AP_ERR_INPUT, "%d ranks for a global batch of %lld micro-batches: each rank needs at least one",
+                     ranks, (long long)t->leaves);
+        ap_error_hint(err, "start at most %lld ranks, or lower batch.micro_sequences or raise batch.global_sequences",
+                      (long long)t->leaves);
+        return AP_ERR_INPUT;
+    }
+    ap_tree_leaves(t->leaves, t->comm->rank, ranks, &t->lo, &t->hi);
+    return AP_OK;
+}
+
+/* One job for a run directory. The lock goes with the process, however it ends. */
+static ap_status lock_run(struct ap_trainer *t, struct ap_error *err)
+{
+    char path[4096];
+    AP_TRY(ap_trainer_path(t, "LOCK", path, sizeof(path), err));
+    t->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (t->lock_fd < 0) {
+        int e = errno;
+        ap_error_set(err, ap_status_from_errno(e), "cannot write to the run directory: %s", strerror(e));
+        ap_error_at(err, path, 0, 0);
+        ap_error_hint(err, "set run_dir to a directory that you may write to");
+        return ap_status_from_errno(e);
+    }
+    if (flock(t->lock_fd, LOCK_EX | LOCK_NB) != 0) {
+        int e = errno;
+        if (e != EWOULDBLOCK)
+            return ap_error_set(err, ap_status_from_errno(e), "cannot lock the run directory: %s", strerror(e));
+        ap_error_set(err, AP_ERR_LOCKED, "another job is running in this run directory");
+        ap_error_at(err, t->job->run_dir, 0, 0);
+        ap_error_hint(err, "wait for it to end, or give this job another name or run_dir");
+        return AP_ERR_LOCKED;
+    }
+    return AP_OK;
+}
+
+static ap_status open_run_dir(struct ap_trainer *t, struct ap_error *err)
+{
+    char path[4096], dir[4096];
+    AP_TRY(ap_io_mkdirs(t->job->run_dir, err));
+    AP_TRY(lock_run(t, err));
+    AP_TRY(ap_trainer_path(t, "log.txt", path, sizeof(path), err));
+    if (ap_log_open(path) != 0)
+        return ap_error_set(err, AP_ERR_IO, "cannot open %s: %s", path, strerror(errno));
+    AP_TRY(ap_trainer_path(t, "job.yaml", path, sizeof(path), err));
+    char *yaml = ap_job_yaml(t->job);
+    ap_status st = yaml ? ap_io_write_durable(path, yaml, strlen(yaml), err)
+                        : ap_error_set(err, AP_ERR_NOMEM, "out of memory");
+    free(yaml);
+    AP_TRY(st);
+    AP_TRY(ap_trainer_path(t, "events.jsonl", path, sizeof(path), err));
+    AP_TRY(ap_events_open(path, INT64_MAX, &t->events, err));
+    AP_TRY(ap_trainer_path(t, "decisions.jsonl", path, sizeof(path), err));
+    AP_TRY(ap_journal_open(path, &t->journal, err));
+    if (t->opt.replay)
+        AP_TRY(ap_journal_read(t->opt.replay, &t->replay, err));
+    AP_TRY(ap_trainer_ckpt_dir(t, dir, sizeof(dir), err));
+    return ap_trainer_restore_journal(t, dir, err);
+}
+
+/* What the machine chooses when the job does not: taken from this run's journal, else from the run to replay,
+ * else decided now. A new value is in the journal before it is used. */
+static ap_status settle_backend(struct ap_trainer *t, struct ap_error *err)
+{
+    const struct ap_decision *d = ap_journal_find(t->journal, "backend", INT64_MAX), *r = NULL;
+    char before[32] = "", isa[32] = "", value[128];
+    if (t->replay)
+        r = ap_journal_find(t->replay, "backend", INT64_MAX);
+    snprintf(t->backend_name, sizeof(t->backend_name), "cpu");
+    if (t->job->backend && strcmp(t->job->backend, "auto") != 0)
+        snprintf(t->backend_name, sizeof(t->backend_name), "%s", t->job->backend);
+    else if (d || r)
+        AP_TRY(ap_decision_text(d ? d : r, "name", t->backend_name, sizeof(t->backend_name)));
+    if (d) {
+        ap_decision_text(d, "name", before, sizeof(before));
+        ap_decision_text(d, "isa", isa, sizeof(isa));
+    }
+    const char *now = ap_environment_isa();
+    if (d && strcmp(isa, now) != 0)
+        ap_events_emit(t->events, AP_LOG_WARN, 0, "changed",
+                       "the instruction set was %s and is %s now: the bits of the run may differ", isa, now);
+    if (d && strcmp(before, t->backend_name) == 0 && strcmp(isa, now) == 0)
+        return AP_OK;
+    snprintf(value, sizeof(value), "{\"name\":\"%s\",\"isa\":\"%s\"}", t->backend_name, now);
+    return ap_journal_decide(t->journal, 1, "backend", value, err);
+}
+
+static ap_status settle_threads(struct ap_trainer *t, struct ap_error *err)
+{
+    const struct ap_decision *d = ap_journal_find(t->journal, "threads", INT64_MAX), *r = NULL;
+    int64_t n = t->opt.reprod ? 1 : ap_environment_threads(t->opt.node_ranks), before = -1;
+    char value[64];
+    if (t->replay)
+        r = ap_journal_find(t->replay, "threads", INT64_MAX);
+    if (d)
+        AP_TRY(ap_decision_i64(d, "per_rank", &before));
+    if (t->job->threads != AP_AUTO)
+        n = t->job->threads;
+    else if (d)
+        n = before;
+    else if (r)
+        AP_TRY(ap_decision_i64(r, "per_rank", &n));
+    t->threads = (int)n;
+    if (n == before)
+        return AP_OK;
+    snprintf(value, sizeof(value), "{\"per_rank\":%lld}", (long long)n);
+    return ap_journal_decide(t->journal, 1, "threads", value, err);
+}
+
+static ap_status settle(struct ap_trainer *t, struct ap_error *err)
+{
+    ap_status st = settle_backend(t, err);
+    if (st == AP_OK)
+        st = settle_threads(t, err);
+    return st == AP_ERR_NOTFOUND ? ap_error_set(err, AP_ERR_CORRUPT, "a decision in the journal lacks its value") : st;
+}
+
+/* Batch split and number of ranks, once the step they hold from is known. Neither changes the bits. */
+static ap_status note_split(struct ap_trainer *t, struct ap_error *err)
+{
+    char batch[128], world[64];
+    struct { const char *kind, *value; } note[2] = {{"batch", batch}, {"world", world}};
+    snprintf(batch, sizeof(batch), "{\"micro_batches\":%lld,\"micro_sequences\":%lld}", (long long)t->leaves,
+             (long long)t->seqs);
+    snprintf(world, sizeof(world), "{\"ranks\":%d}", t->comm->size);
+    for (int i = 0; i < 2; i++) {
+        const struct ap_decision *d = ap_journal_find(t->journal, note[i].kind, INT64_MAX);
+        if (!d || strcmp(d->value, note[i].value) != 0)
+            AP_TRY(ap_journal_decide(t->journal, t->state.step + 1, note[i].kind, note[i].value, err));
+    }
+    return AP_OK;
+}
+
+static ap_status open_data(struct ap_trainer *t, struct ap_error *err)
+{
+    const struct ap_job *job = t->job;
+    struct ap_data_options opt = {.seq_len = t->len,
+                                  .vocab_size = job->model.cfg.vocab_size,
+                                  .seed = job->seed,
+                                  .mask_documents = job->data.mask_documents,
+                                  .shuffle = 1};
+    AP_TRY(ap_data_open(job->data.train, job->data.train_count, &opt, &t->train, err));
+    if (job->data.valid_count == 0)
+        return AP_OK;
+    opt.shuffle = 0;
+    return ap_data_open(job->data.valid, job->data.valid_count, &opt, &t->valid, err);
+}
+
+static ap_status open_model(struct ap_trainer *t, struct ap_error *err)
+{
+    const struct ap_job *job = t->job;
+    ap_dtype dtype = (ap_dtype)job->dtype;
+    struct ap_model_options mo = {.micro_sequences = t->seqs, .seq_len = t->len, .dtype = dtype};
+    AP_TRY(ap_model_create(t->be, &job->model.cfg, &mo, &t->model, err));
+    t->params = ap_model_params(t->model);
+    t->routers = t->params->routers;
+    struct ap_optimizer_options oo = {t->be, t->comm, t->params, dtype};
+    AP_TRY(ap_optimizer_create(&oo, &t->optim, err));
+    struct ap_reducer_options ro = {
+        .backend = t->be, .comm = t->comm, .map = ap_optimizer_map(t->optim), .dtype = dtype, .leaves = t->leaves};
+    AP_TRY(ap_reducer_create(&ro, &t->reducer, err));
+    AP_TRY(ap_router_bias_create(t->be, &job->model.cfg, t->params->moe_layers, dtype, &t->bias, err));
+    float *w = malloc((size_t)t->params->flat * sizeof(*w));
+    if (!w)
+        return ap_error_set(err, AP_ERR_NOMEM, "no memory for the initial weights");
+    ap_params_init(t->params, &job->model.cfg, job->seed, w);
+    ap_status st = ap_optimizer_set_weights(t->optim, w);
+    free(w);
+    return st == AP_OK ? st : ap_error_set(err, st, "the initial weights could not be stored");
+}
+
+static ap_status open_buffers(struct ap_trainer *t, struct ap_error *err)
+{
+    ap_status st = ap_batches_create(t->hi - t->lo, t->seqs, t->len, &t->batches);
+    t->results = calloc((size_t)t->leaves, sizeof(*t->results));
+    t->result_bytes = calloc((size_t)t->comm->size, sizeof(*t->result_bytes));
+    t->loads = calloc((size_t)t->routers + 1, sizeof(*t->loads));
+    if (st != AP_OK || !t->results || !t->result_bytes || !t->loads)
+        return ap_error_set(err, AP_ERR_NOMEM, "no memory for %lld micro-batches", (long long)t->leaves);
+    for (int r = 0; r < t->comm->size; r++) {
+        int64_t lo, hi;
+        ap_tree_leaves(t->leaves, r, t->comm->size, &lo, &hi);
+        t->result_bytes[r] = (hi - lo) * (int64_t)sizeof(*t->results);
+    }
+    return AP_OK;
+}
+
+/* The local part of each rank. */
+static ap_status open_rank(struct ap_trainer *t, struct ap_error *err)
+{
+    AP_TRY(open_data(t, err));
+    AP_TRY(ap_pool_create(t->threads, &t->pool, err));
+    AP_TRY(ap_backend_open(t->backend_name, 0, t->pool, &t->be, err));
+    AP_TRY(open_model(t, err));
+    return open_buffers(t, err);
+}
+
+/* All ranks at once, so that shared processors count as shared. A figure for MFU only. */
+static ap_status measure_peak(struct ap_trainer *t, struct ap_error *err)
+{
+    double flops = 0;
+    int64_t sum;
+    AP_TRY(ap_comm_barrier(t->comm));
+    int is_ref = strcmp(t->backend_name, "reference") == 0;
+    ap_status st = ap_peak_gemm(t->be, (ap_dtype)t->job->dtype, is_ref ? 96 : 512, 0.2, &flops);
+    if (st != AP_OK)
+        ap_error_set(err, st, "a GEMM on backend %s failed: %s", t->backend_name, ap_status_name(st));
+    AP_TRY(ap_comm_agree(t->comm, st, NULL, err));
+    sum = (int64_t)flops;
+    AP_TRY(ap_comm_sum_i64(t->comm, &sum, 1));
+    t->peak_flops = (double)sum;
+    t->flops_per_token = ap_model_train_flops_per_token(&t->job->model.cfg, t->len);
+    return AP_OK;
+}
+
+static ap_status open_store(struct ap_trainer *t, struct ap_error *err)
+{
+    char dir[4096];
+    AP_TRY(ap_trainer_ckpt_dir(t, dir, sizeof(dir), err));
+    struct ap_ckpt_options opt = {.dir = dir, .keep = t->job->checkpoint.keep, .pool = t->pool};
+    AP_TRY(ap_ckpt_store_open(&opt, t->comm, &t->store, err));
+    if (t->job->checkpoint.resume)
+        return ap_trainer_resume(t, err);
+    /* Without resume a state in the directory would be mixed with the new run's. */
+    int64_t count = 0;
+    if (t->comm->rank == 0) {
+        struct ap_ckpt_entry *list = NULL;
+        int n = 0;
+        if (ap_ckpt_list(dir, &list, &n, NULL) == AP_OK)
+            count = n;
+        free(list);
+    }
+    AP_TRY(ap_comm_max_i64(t->comm, &count, 1));
+    if (count == 0)
+        return AP_OK;
+    ap_error_set(err, AP_ERR_INPUT, "checkpoint.resume is off, but %lld states of an earlier run are here", (long long)count);
+    ap_error_at(err, dir, 0, 0);
+    ap_error_hint(err, "choose another run_dir, or set checkpoint.resume to auto");
+    return AP_ERR_INPUT;
+}
+
+/* The files of rank 0 that follow the resumed step. */
+static ap_status open_records(struct ap_trainer *t, struct ap_error *err)
+{
+    char path[4096];
+    AP_TRY(ap_trainer_path(t, "metrics.jsonl", path, sizeof(path), err));
+    AP_TRY(ap_metrics_open(path, t->state.step, &t->metrics, err));
+    ap_events_close(t->events);
+    t->events = NULL;
+    AP_TRY(ap_trainer_path(t, "events.jsonl", path, sizeof(path), err));
+    AP_TRY(ap_events_open(path, t->state.step, &t->events, err));
+    return note_split(t, err);
+}
+
+static void announce(struct ap_trainer *t)
+{
+    const struct ap_job *job = t->job;
+    struct ap_model_count n;
+    char pool[64] = "";
+    ap_model_count_params(&job->model.cfg, &n);
+    if (t->threads > 1)
+        snprintf(pool, sizeof(pool), " of %d threads", t->threads);
+    ap_events_emit(t->events, AP_LOG_INFO, t->state.step, "start",
+                   "%s: %s, %.2fM parameters (%.2fM with MTP, %.2fM active), %lld steps of %lld sequences of %lld tokens, "
+                   "%d ranks%s, backend %s (%s), seed %llu",
+                   job->name, job->model.cfg.name, (double)n.total / 1e6, (double)(n.total + n.mtp) / 1e6,
+                   (double)n.active / 1e6, (long long)job->train_steps, (long long)job->batch.global_sequences,
+                   (long long)t->len, t->comm->size, pool, t->backend_name, t->env.isa,
+                   (unsigned long long)job->seed);
+    ap_info("MFU is relative to %.1f GFLOP/s, measured now with a plain GEMM on all ranks at once", t->peak_flops / 1e9);
+    ap_info("memory for each rank: model %.1f MiB, gradients %d buffers of %.1f MiB",
+            (double)ap_model_memory(t->model) / 1048576, ap_reducer_buffers(t->reducer),
+            (double)t->params->flat * (double)ap_dtype_size((ap_dtype)job->dtype) / 1048576);
+}
+
+ap_status ap_trainer_setup(struct ap_trainer *t, struct ap_error *err)
+{
+    struct { char backend[32]; int threads; } choice = {"", 0};
+    t->lock_fd = -1;
+    t->saved_step = -1;
+    t->begun = ap_clock_monotonic();
+    t->state = (struct ap_train_state){.loss = NAN, .valid_loss = NAN, .best_loss = NAN};
+    AP_TRY(check_layout(t, err));
+    ap_status st = AP_OK;
+    if (t->comm->rank == 0) {
+        st = open_run_dir(t, err);
+        if (st == AP_OK)
+            st = settle(t, err);
+        snprintf(choice.backend, sizeof(choice.backend), "%s", t->backend_name);
+        choice.threads = t->threads;
+    }
+    AP_TRY(ap_comm_agree(t->comm, st, NULL, err));
+    AP_TRY(ap_comm_bcast(t->comm, &choice, sizeof(choice), 0));
+    snprintf(t->backend_name, sizeof(t->backend_name), "%s", choice.backend);
+    t->threads = choice.threads;
+    AP_TRY(ap_environment_gather(t->comm, t->opt.mpi_version, &t->env));
+    AP_TRY(ap_comm_agree(t->comm, open_rank(t, err), NULL, err));
+    AP_TRY(open_store(t, err));
+    AP_TRY(measure_peak(t, err));
+    st = t->comm->rank == 0 ? open_records(t, err) : AP_OK;
+    AP_TRY(ap_comm_agree(t->comm, st, NULL, err));
+    if (t->comm->rank == 0)
+        announce(t);
+    t->begun = ap_clock_monotonic();
+    return AP_OK;
+}
+
+void ap_trainer_teardown(struct ap_trainer *t)
+{
+    ap_metrics_close(t->metrics);
+    ap_events_close(t->events);
+    ap_journal_close(t->journal);
+    ap_journal_close(t->replay);
+    ap_ckpt_store_close(t->store);
+    ap_batches_free(&t->batches);
+    free(t->results);
+    free(t->result_bytes);
+    free(t->loads);
+    free(t->step_ms);
+    if (t->be) {
+        ap_router_bias_destroy(t->bias);
+        ap_reducer_destroy(t->reducer);
+        ap_optimizer_destroy(t->optim);
+        ap_model_destroy(t->model);
+        ap_backend_close(t->be);
+    }
+    ap_pool_destroy(t->pool);
+    ap_data_close(t->train);
+    ap_data_close(t->valid);
+    if (t->lock_fd >= 0)
+        close(t->lock_fd);
+}
