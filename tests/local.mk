@@ -13,6 +13,10 @@ dist_check_SCRIPTS += contrib/lint/lint_test.sh
 TESTS += contrib/lint/lint_test.sh
 EXTRA_DIST += contrib/lint/lint.sh
 
+# ---- quickstart
+dist_check_SCRIPTS += tests/cli/quickstart_test.sh
+TESTS += tests/cli/quickstart_test.sh
+
 # ---- parallel, train, monitor
 EXTRA_DIST += tests/support/vranks.h
 if AP_CRITERION
