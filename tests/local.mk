@@ -116,3 +116,17 @@ tests_fuzz_fuzz_model_config_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests
 tests_fuzz_fuzz_model_config_LDFLAGS = $(AM_LDFLAGS) $(AP_FUZZ_ENGINE)
 tests_fuzz_fuzz_model_config_LDADD = src/plan/libap_plan.la src/base/libap_base.la $(AP_FUZZ_LIBS)
 AP_FUZZ_LIBS = $(HDF5_LIBS) $(ZSTD_LIBS) $(XXHASH_LIBS) $(YYJSON_LIBS) $(FYAML_LIBS) -lpthread -lm
+
+# ---- state, ckpt
+EXTRA_DIST += tests/support/ckpt_fixture.h
+if AP_CRITERION
+AP_CKPT_TESTS = tests/unit/test_named tests/unit/test_ckpt
+check_PROGRAMS += $(AP_CKPT_TESTS)
+TESTS += $(AP_CKPT_TESTS)
+AP_CKPT_TEST_LDADD = src/ckpt/libap_ckpt.la src/parallel/libap_parallel.la src/state/libap_state.la \
+	src/base/libap_base.la $(CRITERION_LIBS) -lpthread -lm
+tests_unit_test_named_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)
+tests_unit_test_named_LDADD = src/state/libap_state.la src/base/libap_base.la $(CRITERION_LIBS) -lm
+tests_unit_test_ckpt_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)
+tests_unit_test_ckpt_LDADD = $(AP_CKPT_TEST_LDADD)
+endif

@@ -131,6 +131,8 @@ static void builder_free(struct builder *b)
 static ap_status file_create(struct builder *b, struct ap_error *err)
 {
     H5FD_file_image_callbacks_t cb = {image_malloc, NULL, image_realloc, image_free, udata_copy, udata_free, b};
+    char name[64]; /* HDF5 takes two files in memory of one name for the same: ranks may be threads */
+    snprintf(name, sizeof name, "image-%p", (void *)b);
     b->lcpl = H5Pcreate(H5P_LINK_CREATE);
     hid_t fapl = H5Pcreate(H5P_FILE_ACCESS);
     hid_t fcpl = H5Pcreate(H5P_FILE_CREATE);
@@ -139,7 +141,7 @@ static ap_status file_create(struct builder *b, struct ap_error *err)
         H5Pset_fapl_core(fapl, 1 << 22, 0) >= 0 && H5Pset_file_image_callbacks(fapl, &cb) >= 0 &&
         H5Pset_libver_bounds(fapl, H5F_LIBVER_V110, H5F_LIBVER_V110) >= 0 &&
         H5Pset_meta_block_size(fapl, 1 << 15) >= 0 && H5Pset_obj_track_times(fcpl, 0) >= 0)
-        b->file = H5Fcreate("image", H5F_ACC_TRUNC, fcpl, fapl);
+        b->file = H5Fcreate(name, H5F_ACC_TRUNC, fcpl, fapl);
     if (fapl >= 0)
         H5Pclose(fapl);
     if (fcpl >= 0)

@@ -54,6 +54,21 @@ static int64_t step_of(const char *name)
     return strcmp(back, name) == 0 ? step : -1;
 }
 
+int64_t ap_statedir_step(const char *path)
+{
+    char name[64];
+    size_t n = strlen(path);
+    while (n > 0 && path[n - 1] == '/')
+        n--;
+    size_t start = n;
+    while (start > 0 && path[start - 1] != '/')
+        start--;
+    if (n - start >= sizeof name)
+        return -1;
+    snprintf(name, sizeof name, "%.*s", (int)(n - start), path + start);
+    return step_of(name);
+}
+
 ap_status ap_statedir_path(const char *dir, int64_t step, char *buf, size_t size, struct ap_error *err)
 {
     return path_print(buf, size, err, "%s/" STEP_FORMAT, dir, step);

@@ -18,6 +18,8 @@
 
 /* DIR/step-..., AP_ERR_INPUT if it does not fit. */
 ap_status ap_statedir_path(const char *dir, int64_t step, char *buf, size_t size, struct ap_error *err);
+/* Step that the last component of a path names ("step-000000000100"), -1 if it is no such name. */
+int64_t ap_statedir_step(const char *path);
 /* Steps of committed states, newest first; malloc'ed. A missing directory is AP_ERR_NOTFOUND. */
 ap_status ap_statedir_scan(const char *dir, int64_t **steps_p, int *count_p, struct ap_error *err);
 /* Step the best link names, -1 if there is none. */

@@ -413,7 +413,13 @@ ap_status ap_ckpt_verify(const char *state_path, struct ap_error *err)
         ap_error_at(err, path, 0, 0);
     }
     AP_TRY(status);
-    int files = ap_ckpt_reader_manifest(reader)->file_count;
+    const struct ap_manifest *m = ap_ckpt_reader_manifest(reader);
+    int64_t named = ap_statedir_step(state_path);
+    if (named >= 0 && named != m->step) {
+        status = ap_error_set(err, AP_ERR_CORRUPT, "the manifest is of step %lld", (long long)m->step);
+        ap_error_at(err, state_path, 0, 0);
+    }
+    int files = m->file_count;
     for (int f = 0; status == AP_OK && f < files; f++)
         status = ap_ckpt_reader_check_deep(reader, f, err);
     ap_ckpt_reader_destroy(reader);

@@ -75,11 +75,11 @@ static inline int cf_range(int scheme, int t, int k, int rank, int ranks, int64_
         *begin = n * r * r / (s * s);
         *end = n * (r + 1) * (r + 1) / (s * s);
         return k < 1;
-    case CF_PIECES:
-        r = k == 0 ? rank : 2 * s - 1 - rank; /* one piece from the front half, one from the back */
+    case CF_PIECES: /* one piece from the front half, one from the back; a front piece that is empty is left out */
+        r = k == 0 && n * r / (2 * s) < n * (r + 1) / (2 * s) ? r : 2 * s - 1 - r;
         *begin = n * r / (2 * s);
         *end = n * (r + 1) / (2 * s);
-        return k < 1 || (k < 2 && *begin < *end && *begin > 0);
+        return k < 1 || (k < 2 && *begin < *end && n * rank / (2 * s) < n * (rank + 1) / (2 * s));
     default:
         *end = n;
         return k < 1;
@@ -146,8 +146,8 @@ static inline int cf_version_of(const char *meta)
     return sscanf(meta, "{\"version\":%d", &v) == 1 ? v : -1;
 }
 
-static inline ap_status cf_save(struct ap_ckpt_store *store, struct ap_comm *comm, int64_t step, int version, int scheme,
-                                int tensors, int best, struct ap_error *err)
+static inline ap_status cf_save(struct ap_ckpt_store *store, struct ap_comm *comm, int64_t step, int version,
+                                int scheme, int tensors, int best, struct ap_error *err)
 {
     struct cf_set c;
     char meta[64];
@@ -160,8 +160,8 @@ static inline ap_status cf_save(struct ap_ckpt_store *store, struct ap_comm *com
 }
 
 /* Loads and compares: *version_p is what the meta says, -2 if the tensors differ from it. */
-static inline ap_status cf_load(struct ap_ckpt_store *store, struct ap_comm *comm, int64_t step, int scheme, int tensors,
-                                int64_t *step_p, int *version_p, struct ap_error *err)
+static inline ap_status cf_load(struct ap_ckpt_store *store, struct ap_comm *comm, int64_t step, int scheme,
+                                int tensors, int64_t *step_p, int *version_p, struct ap_error *err)
 {
     struct cf_set c;
     char *meta = NULL;
