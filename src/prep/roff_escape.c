@@ -119,7 +119,6 @@ static long dropped(char c, struct roff_span s)
         return (long)(sign + roff_escape_name((struct roff_span){s.text + sign, s.size - sign}, &inside));
     case 's':
         return (long)size_escape(s);
-    case 'h':
     case 'v':
     case 'w':
     case 'l':
@@ -190,6 +189,11 @@ static size_t written(struct roff *r, char c, struct roff_span s, struct ap_buf 
         if (name.size && name.text[0] != '\\')
             ap_buf_append(to, name.text, (size_t)ap_utf8_decode(name.text, name.size, NULL));
         break;
+    case 'h': /* a move to the right is what separates a bullet from its text */
+        used = quoted(s, &name);
+        if (name.size && name.text[0] == '+')
+            ap_buf_char(to, ' ');
+        break;
     case 'Z':
         used = quoted(s, &name);
         break;
@@ -251,6 +255,8 @@ int roff_expand(struct roff *r, struct roff_span raw, struct ap_buf *to)
 
 void roff_break(struct roff *r, int n)
 {
+    if (n > 1 && r->out->size == r->heading_end)
+        n = 1;
     if (r->pending < n)
         r->pending = n;
     r->glue = 0;
@@ -296,6 +302,20 @@ static void join(struct roff *r, const char *text, size_t size)
         ap_buf_char(r->out, ' ');
 }
 
+/* Length of <user@host> at p, 0 if there is none: people's mail addresses are nothing to learn. */
+static size_t mail_address(const char *p, size_t size)
+{
+    size_t n = 1, at = 0;
+    if (*p != '<')
+        return 0;
+    for (; n < size && n < 256 && p[n] != '>'; n++) {
+        if (p[n] == ' ' || p[n] == '<' || p[n] == '/')
+            return 0;
+        at += p[n] == '@';
+    }
+    return n < size && n < 256 && at ? n + 1 : 0;
+}
+
 void roff_text(struct roff *r, struct roff_span text)
 {
     const char *p = text.text;
@@ -316,6 +336,13 @@ void roff_text(struct roff *r, struct roff_span text)
         int space = p[i] == ' ' || p[i] == '\t';
         if (!r->nofill && space && i + 1 < size && (p[i + 1] == ' ' || p[i + 1] == '\t'))
             continue;
+        size_t mail = mail_address(p + i, size - i);
+        if (mail) {
+            if (r->out->size > r->start && r->out->data[r->out->size - 1] == ' ')
+                r->out->size--;
+            i += mail - 1;
+            continue;
+        }
         uint8_t c = (uint8_t)p[i];
         if (c >= 0x20 || c == '\t')
             ap_buf_char(r->out, !r->nofill && space ? ' ' : p[i]);
@@ -330,9 +357,12 @@ void roff_emit(struct roff *r, struct roff_span raw)
     int glue = roff_expand(r, raw, &text);
     r->out->failed |= text.failed;
     roff_text(r, (struct roff_span){text.data, text.size});
+    int space = text.size && text.data[text.size - 1] == ' ';
     ap_buf_free(&text);
     if (r->out->size == before)
         return;
+    if (glue && space)
+        ap_buf_char(r->out, ' ');
     if (r->nofill && !glue)
         roff_break(r, 1);
     r->glue = glue;

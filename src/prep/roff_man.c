@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "base/utf8.h"
 #include "prep/roff_state.h"
 
 /* Layout that leaves the text as it is. */
@@ -47,6 +48,7 @@ void roff_heading(struct roff *r, struct roff_span raw)
     roff_break(r, 2);
     roff_emit(r, raw);
     roff_break(r, 1);
+    r->heading_end = r->out->size;
 }
 
 void roff_tag_begin(struct roff *r)
@@ -56,17 +58,25 @@ void roff_tag_begin(struct roff *r)
     r->tag_start = r->out->size;
 }
 
-/* A bullet or number stays on the line of its text, anything longer stands on its own. */
+/* A bullet or a number stays on the line of its text, anything longer stands on its own. */
+static int is_bullet(const char *tag, size_t size)
+{
+    if (size == 0 || size > 6)
+        return size == 0;
+    char last = tag[size - 1];
+    return (size_t)ap_utf8_decode(tag, size, NULL) == size || (tag[0] != '-' && (last == '.' || last == ')'));
+}
+
 void roff_tag_end(struct roff *r)
 {
     size_t from = r->tag_start;
     while (from < r->out->size && r->out->data[from] == '\n')
         from++;
     r->tag = 0;
-    if (r->out->size - from > 4 || r->out->data[from] == '-')
-        roff_break(r, 1);
-    else
+    if (is_bullet(r->out->data + from, r->out->size - from))
         r->pending = 0;
+    else
+        roff_break(r, 1);
 }
 
 static void heading_macro(struct roff *r, const struct roff_args *args)
@@ -190,7 +200,7 @@ static void end_link(struct roff *r, const struct roff_args *args)
     ap_buf_free(&raw);
 }
 
-/* .UR/.UE keep the address; .MT/.ME drop it: people's mail addresses are nothing to learn. */
+/* .UR/.UE keep the address; .MT/.ME drop it, as roff_text does. */
 static int link_macro(struct roff *r, struct roff_span name, const struct roff_args *args)
 {
     if (roff_is(name, "UR") || roff_is(name, "MT")) {

@@ -44,14 +44,15 @@ struct roff_cursor {
 
 struct roff {
     struct ap_buf *out;
-    size_t start;     /* out->size when the page began */
-    int pending;      /* newlines due before the next text: 0..2 */
-    int glue;         /* the next text joins without a space */
-    int nofill;       /* lines stay lines */
-    int tag;          /* 1: the next text is the tag of a paragraph */
-    size_t tag_start; /* where it began in out */
-    int tight;        /* .PD 0: no blank line between tagged paragraphs */
-    int heading;      /* 1: the next line is a heading */
+    size_t start;       /* out->size when the page began */
+    int pending;        /* newlines due before the next text: 0..2 */
+    int glue;           /* the next text joins without a space */
+    int nofill;         /* lines stay lines */
+    int tag;            /* 1: the next text is the tag of a paragraph */
+    size_t tag_start;   /* where it began in out */
+    int tight;          /* .PD 0: no blank line between tagged paragraphs */
+    int heading;        /* 1: the next line is a heading */
+    size_t heading_end; /* out->size behind the last heading: no blank line follows it */
     int equation, is_mdoc, is_link;
     int table, table_cell; /* see roff_table.c */
     char table_tab;
