@@ -22,8 +22,13 @@ static const char *const op_names[] = {AP_OPS(AP_OP_NAME)};
 AP_OPS(AP_OP_STUB)
 #undef AP_OP_STUB
 
-/* Host backends first choice, then the oracle. */
-static const struct ap_backend_ops *const registry[] = {&ap_backend_cpu, &ap_backend_reference};
+static const struct ap_backend_ops *const registry[] = {
+    &ap_backend_cpu,
+    &ap_backend_reference,
+#ifdef AP_HAVE_ONEDNN
+    &ap_backend_onednn,
+#endif
+};
 #define REGISTRY_COUNT (sizeof(registry) / sizeof(registry[0]))
 
 const char *ap_op_name(enum ap_op_id id)
@@ -33,7 +38,11 @@ const char *ap_op_name(enum ap_op_id id)
 
 const char *const *ap_backend_names(void)
 {
+#ifdef AP_HAVE_ONEDNN
+    static const char *const names[] = {"reference", "cpu", "onednn", NULL};
+#else
     static const char *const names[] = {"reference", "cpu", NULL};
+#endif
     return names;
 }
 
@@ -64,7 +73,11 @@ ap_status ap_backend_open(const char *name, int device, struct ap_pool *pool, st
     const struct ap_backend_ops *vt = find(name);
     if (!vt) {
         ap_error_set(err, AP_ERR_UNSUPPORTED, "there is no backend named '%s'", name);
+#ifdef AP_HAVE_ONEDNN
+        ap_error_hint(err, "backends of this build: auto, cpu, onednn, reference");
+#else
         ap_error_hint(err, "backends of this build: auto, cpu, reference");
+#endif
         return AP_ERR_UNSUPPORTED;
     }
     if (vt->size != sizeof(*vt) || vt->abi != AP_BACKEND_ABI)

@@ -59,7 +59,7 @@ struct ap_backend {
 /* First member of every backend's stream type. */
 struct ap_stream { struct ap_backend *backend; };
 
-/* Open a backend by name ("reference", "cpu", "auto" = cpu). pool is borrowed and must outlive it. */
+/* Open a backend by name ("reference", "cpu", "onednn" where compiled in, "auto" = cpu). pool is borrowed and must outlive it. */
 ap_status ap_backend_open(const char *name, int device, struct ap_pool *pool, struct ap_backend **be_p, struct ap_error *err);
 /* NULL is fine. All memory of the backend must have been released. */
 void ap_backend_close(struct ap_backend *be);
@@ -68,5 +68,6 @@ const char *const *ap_backend_names(void);
 
 extern const struct ap_backend_ops ap_backend_reference;
 extern const struct ap_backend_ops ap_backend_cpu;
+extern const struct ap_backend_ops ap_backend_onednn; /* "cpu" with every matrix product by oneDNN; AP_HAVE_ONEDNN */
 
 #endif

@@ -1,15 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-# Backends. The reference is built with the user's flags; kernels of the cpu backend add -O3 for their own
-# convenience library, because their loops are written to be vectorised.
+# Backends. The vector kernels choose their instruction set per file by pragmas and at run time by CPU, so
+# that one binary runs everywhere; the user's CFLAGS are enough (-O2 or more).
 noinst_LTLIBRARIES += src/backend/libap_backend.la
 src_backend_libap_backend_la_SOURCES = \
 	src/backend/arena.c src/backend/arena.h \
 	src/backend/backend.c src/backend/backend.h \
 	src/backend/ops.h src/backend/ops_check.c src/backend/ops_check.h \
 	src/backend/tensor.h \
-	src/backend/cost.c src/backend/cost.h src/backend/record.c src/backend/record.h \
-	src/backend/cpu/cpu.c \
+	src/backend/cpu/cpu.c src/backend/cpu/cpu.h \
+	src/backend/cpu/cpu_attn.c \
+	src/backend/cpu/cpu_dnnl.c \
+	src/backend/cpu/cpu_gemm.c \
 	src/backend/cpu/host.c src/backend/cpu/host.h \
+	src/backend/cpu/k_all.h \
+	src/backend/cpu/k_avx2.c \
+	src/backend/cpu/k_avx512.c \
+	src/backend/cpu/k_gemm.c src/backend/cpu/k_gemm.h \
+	src/backend/cpu/k_generic.c \
+	src/backend/cpu/k_loss.h \
+	src/backend/cpu/k_moe.h \
+	src/backend/cpu/k_norm.h \
+	src/backend/cpu/k_vec.h \
+	src/backend/cpu/kernels.h \
 	src/backend/cpu/pairwise.h \
 	src/backend/cpu/ref_all.h \
 	src/backend/cpu/ref_attn.h \
@@ -22,4 +34,4 @@ src_backend_libap_backend_la_SOURCES = \
 	src/backend/cpu/ref_optim.h \
 	src/backend/cpu/ref_router.h \
 	src/backend/cpu/reference.c src/backend/cpu/reference.h
-src_backend_libap_backend_la_LIBADD = -lm
+src_backend_libap_backend_la_LIBADD = $(DNNL_LIBS) -lm

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Single-threaded f32 matrix product, the building block of every dense kernel of the cpu backend. */
+#ifndef AP_BACKEND_CPU_K_GEMM_H
+#define AP_BACKEND_CPU_K_GEMM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* c[m,n] (=, or += with accumulate) op(a) op(b); op(a) is [m,k], stored [k,m] with trans_a; op(b) is [k,n],
+ * stored [n,k] with trans_b. ld*: elements between stored rows. */
+struct ap_sgemm {
+    int64_t m, n, k;
+    const float *a, *b;
+    float *c;
+    int64_t lda, ldb, ldc;
+    int trans_a, trans_b, accumulate;
+};
+
+/* Bytes of scratch, 64-byte aligned, for a product of any size. */
+size_t ap_sgemm_scratch(void);
+/* Own kernel. An element of c is summed over k in blocks of fixed size, inside a block in index order: its
+ * bits depend on the instruction set and on k only, not on m, n, or how rows and columns are split. */
+void ap_sgemm_blocked(const struct ap_sgemm *g, void *scratch);
+/* "avx512", "avx2", "generic": the instruction set the own kernels run on here. Static storage. */
+const char *ap_sgemm_isa(void);
+
+#endif

@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Template: vectors of VL floats by the compiler's vector extension, loads and stores of row tails, exp.
+ * Contraction to fused multiply-add is the compiler's default and wanted; nothing here needs -ffast-math. */
+#include <math.h>
+#include <string.h>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include "backend/cpu/kernels.h"
+#include "backend/cpu/pairwise.h"
+
+typedef float vf __attribute__((vector_size(4 * VL), aligned(4), may_alias));
+typedef int32_t vi __attribute__((vector_size(4 * VL), aligned(4), may_alias));
+typedef double vd8 __attribute__((vector_size(64), aligned(8)));
+
+static inline vf vset(float x)
+{
+    return (vf){0} + x;
+}
+
+/* The first min(left, VL) values at p, the rest zero. */
+static inline vf vld(const float *p, int64_t left)
+{
+    if (left >= VL)
+        return *(const vf *)p;
+    float t[VL] = {0};
+    memcpy(t, p, (size_t)left * sizeof(float));
+    return *(const vf *)t;
+}
+
+static inline void vst(float *p, vf x, int64_t left)
+{
+    if (left >= VL)
+        *(vf *)p = x;
+    else
+        memcpy(p, &x, (size_t)left * sizeof(float));
+}
+
+/* Lane by lane: a where mask is -1, b where it is 0. */
+static inline vf vselect(vi mask, vf a, vf b)
+{
+    return (vf)(((vi)a & mask) | ((vi)b & ~mask));
+}
+
+static inline vf vmax(vf a, vf b)
+{
+    return vselect(a > b, a, b);
+}
+
+static inline vf vsqrt(vf x)
+{
+#if defined(__x86_64__) && VL == 16
+    return (vf)_mm512_sqrt_ps((__m512)x);
+#elif defined(__x86_64__) && VL == 8
+    return (vf)_mm256_sqrt_ps((__m256)x);
+#elif defined(__x86_64__) && VL == 4
+    return (vf)_mm_sqrt_ps((__m128)x);
+#else
+    vf r;
+    for (int j = 0; j < VL; j++)
+        r[j] = sqrtf(x[j]);
+    return r;
+#endif
+}
+
+/* Sum and maximum of the lanes, always in the same tree. */
+static inline float vsum(vf x)
+{
+    float t[VL];
+    memcpy(t, &x, sizeof(t));
+    for (int half = VL / 2; half > 0; half /= 2) {
+        for (int j = 0; j < half; j++)
+            t[j] += t[j + half];
+    }
+    return t[0];
+}
+
+static inline float vtop(vf x)
+{
+    float t[VL];
+    memcpy(t, &x, sizeof(t));
+    for (int half = VL / 2; half > 0; half /= 2) {
+        for (int j = 0; j < half; j++)
+            t[j] = t[j] > t[j + half] ? t[j] : t[j + half];
+    }
+    return t[0];
+}
+
+/* e^x to about 1 unit in the last place (polynomial of Cephes' expf after x = n ln 2 + r). Below -87.33 it
+ * is 0, above 88.37 it stays at e^88.37; NaN stays NaN. */
+static inline vf vexp(vf x)
+{
+    const float magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
+    vi tiny = x < -87.33f;
+    vf y = vselect(tiny, vset(-87.33f), x);
+    y = vselect(y > 88.37f, vset(88.37f), y);
+    vf n = (y * 1.44269504088896341f + magic) - magic;
+    vf r = (y - n * 0.693359375f) - n * -2.12194440e-4f;
+    vf p = vset(1.9875691500e-4f);
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * (r * r) + r + 1.0f;
+    vi exponent = __builtin_convertvector(n, vi);
+    vf scale = (vf)((exponent + 127) << 23);
+    return vselect(tiny, vset(0), p * scale);
+}
+
+static inline vf vsigmoid(vf x)
+{
+    return 1.0f / (1.0f + vexp(-x));
+}
+
+/* Sum of a[j] b[j]. Two partial sums hide the latency. */
+static inline float row_dot(const float *a, const float *b, int64_t n)
+{
+    vf s0 = {0}, s1 = {0};
+    int64_t j = 0;
+    for (; j + 2 * VL <= n; j += 2 * VL) {
+        s0 += *(const vf *)(a + j) * *(const vf *)(b + j);
+        s1 += *(const vf *)(a + j + VL) * *(const vf *)(b + j + VL);
+    }
+    for (; j < n; j += VL)
+        s0 += vld(a + j, n - j) * vld(b + j, n - j);
+    return vsum(s0 + s1);
+}
+
+static inline int64_t kmin(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
