@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 noinst_LTLIBRARIES += src/train/libap_train.la
 src_train_libap_train_la_SOURCES =
-src_train_libap_train_la_LIBADD = -lm
+src_train_libap_train_la_CFLAGS = $(AM_CFLAGS) $(YYJSON_CFLAGS) -pthread
+src_train_libap_train_la_LIBADD = $(YYJSON_LIBS) -lpthread -lm
 
 # loader
 src_train_libap_train_la_SOURCES += \
