@@ -17,5 +17,5 @@ antipode_train_SOURCES = \
   src/cli/verb_train.c
 antipode_train_LDADD = \
   src/cli/libap_cli.la src/train/libap_train.la src/ckpt/libap_ckpt.la src/hf/libap_hf.la src/model/libap_model.la \
-  src/parallel/libap_parallel.la src/state/libap_state.la src/plan/libap_plan.la src/text/libap_text.la \
-  src/backend/libap_backend.la src/monitor/libap_monitor.la src/base/libap_base.la $(MPI_LIBS)
+  src/parallel/libap_parallel_mpi.la src/parallel/libap_parallel.la src/state/libap_state.la src/plan/libap_plan.la \
+  src/text/libap_text.la src/backend/libap_backend.la src/monitor/libap_monitor.la src/base/libap_base.la $(MPI_LIBS)
