@@ -86,7 +86,7 @@ static ap_status bad_value(const struct origin *at, const struct ap_option *opt,
         ap_error_hint(at->err, "remove the quotes");
     } else if (opt->choices != NULL) {
         struct suggest_ctx c = {.typed = node->text};
-        ap_option_each_choice(opt->choices, suggest_choice, &c);
+        ap_options_each_choice(opt->choices, suggest_choice, &c);
         if (ap_suggest_result(&c.s, node->text) != NULL)
             ap_error_hint(at->err, "did you mean '%s'?", c.best);
     } else if (opt->kind == AP_OPT_BOOL) {
@@ -136,7 +136,7 @@ static int match_choice(void *ctx, int index, const char *word)
 static int choice_index(const struct ap_option *opt, const char *text)
 {
     struct match_ctx m = {text, -1};
-    ap_option_each_choice(opt->choices, match_choice, &m);
+    ap_options_each_choice(opt->choices, match_choice, &m);
     return m.index;
 }
 
@@ -393,7 +393,7 @@ static const char *key_also_called(const struct ap_option_table *t, const char *
 {
     for (size_t i = 0; i < t->count; i++) {
         struct match_ctx m = {word, -1};
-        ap_option_each_choice(t->list[i].also, match_choice, &m);
+        ap_options_each_choice(t->list[i].also, match_choice, &m);
         if (m.index >= 0)
             return t->list[i].key;
     }

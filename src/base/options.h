@@ -92,6 +92,9 @@ int ap_options_source(const struct ap_options *o, const char *key);
 /* Give err the place where key was given (file:line:column, or --set KEY). */
 void ap_options_place(const struct ap_options *o, const char *key, struct ap_error *err);
 
+/* Calls f for each choice of "a|b|c" with its index until f returns non-zero; returns that or 0. */
+int ap_options_each_choice(const char *choices, int (*f)(void *ctx, int index, const char *word), void *ctx);
+
 /* ---- documentation and output, from options_print.c ---- */
 /* "an integer between 1 and 4096, or auto" into buf. */
 void ap_option_domain(const struct ap_option *opt, char *buf, size_t size);

@@ -26,7 +26,4 @@ int ap_option_parse_int(const char *text, int64_t *v_p);
 int ap_option_parse_uint(const char *text, uint64_t *v_p);
 int ap_option_parse_real(const char *text, double *v_p);
 
-/* Calls f for each choice of "a|b|c" with its index until f returns non-zero; returns that or 0. */
-int ap_option_each_choice(const char *choices, int (*f)(void *ctx, int index, const char *word), void *ctx);
-
 #endif

@@ -97,7 +97,7 @@ int ap_option_parse_uint(const char *text, uint64_t *v_p)
     return 0;
 }
 
-int ap_option_each_choice(const char *choices, int (*f)(void *ctx, int index, const char *word), void *ctx)
+int ap_options_each_choice(const char *choices, int (*f)(void *ctx, int index, const char *word), void *ctx)
 {
     char word[64];
     for (int index = 0; choices != NULL; index++) {

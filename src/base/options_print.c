@@ -61,11 +61,11 @@ static void add_domain(struct ap_strbuf *b, const struct ap_option *opt)
         break;
     case AP_OPT_CHOICE:
         ap_strbuf_add(b, "one of ");
-        ap_option_each_choice(opt->choices, add_choice, b);
+        ap_options_each_choice(opt->choices, add_choice, b);
         break;
     case AP_OPT_TEXT:
         ap_strbuf_add(b, opt->choices != NULL ? "one of " : "a text");
-        ap_option_each_choice(opt->choices, add_choice, b);
+        ap_options_each_choice(opt->choices, add_choice, b);
         break;
     case AP_OPT_PATH:
         ap_strbuf_add(b, "a path");
@@ -251,7 +251,7 @@ static void schema_string(struct ap_json *j, const struct ap_option *opt)
     ap_json_str(j, "type", "string");
     if (opt->choices != NULL) {
         ap_json_begin_array(j, "enum");
-        ap_option_each_choice(opt->choices, schema_choice, j);
+        ap_options_each_choice(opt->choices, schema_choice, j);
         ap_json_end_array(j);
     } else {
         ap_json_int(j, "minLength", 1);
@@ -457,7 +457,7 @@ static void dump_value(struct ap_strbuf *b, const struct ap_option *opt, const v
         return;
     case AP_OPT_CHOICE:
         nth.index = *(const int *)v;
-        ap_option_each_choice(opt->choices, dump_nth, &nth);
+        ap_options_each_choice(opt->choices, dump_nth, &nth);
         return;
     case AP_OPT_TEXT:
     case AP_OPT_PATH:

@@ -52,5 +52,8 @@ int ap_cli_launcher_rank(void);
 
 /* Text of `antipode VERB --help` (malloc'ed, NULL: out of memory). */
 char *ap_cli_help(const struct ap_verb *verb);
+/* What a flag takes ("PATH", "" for none) and its explanation, as --help and the man pages show them. */
+const char *ap_cli_flag_value(const struct ap_option *f);
+void ap_cli_flag_text(const struct ap_option *f, char *buf, size_t size);
 
 #endif

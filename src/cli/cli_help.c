@@ -42,6 +42,35 @@ static void add_flag(struct ap_strbuf *b, const char *head, const char *text)
     ap_strbuf_add(b, "\n");
 }
 
+const char *ap_cli_flag_value(const struct ap_option *f)
+{
+    switch (f->kind) {
+    case AP_OPT_BOOL:
+        return "";
+    case AP_OPT_PATH:
+        return "PATH";
+    case AP_OPT_TEXT:
+    case AP_OPT_CHOICE:
+        return "WORD";
+    default:
+        return "N";
+    }
+}
+
+void ap_cli_flag_text(const struct ap_option *f, char *buf, size_t size)
+{
+    char domain[512];
+    const char *def = f->default_words != NULL ? f->default_words : f->fallback;
+    ap_option_domain(f, domain, sizeof domain);
+    if (f->kind == AP_OPT_BOOL)
+        snprintf(buf, size, "%s", f->doc);
+    else if (f->flags & AP_OPT_REQUIRED)
+        snprintf(buf, size, "%s Takes %s; required.", f->doc, domain);
+    else
+        snprintf(buf, size, "%s Takes %s%s%s.", f->doc, domain, def != NULL ? "; default " : "",
+                 def != NULL ? def : "");
+}
+
 char *ap_cli_help(const struct ap_verb *v)
 {
     struct ap_strbuf b = {0};
@@ -50,20 +79,10 @@ char *ap_cli_help(const struct ap_verb *v)
     ap_strbuf_add(&b, "\nOptions:\n");
     for (size_t i = 0; i < v->flag_count; i++) {
         const struct ap_option *f = &v->flags[i];
-        char head[96], domain[256], text[1024];
-        ap_option_domain(f, domain, sizeof domain);
-        const char *def = f->default_words != NULL ? f->default_words : f->fallback;
-        if (f->kind == AP_OPT_BOOL) {
-            snprintf(head, sizeof head, "--%s", f->key);
-            snprintf(text, sizeof text, "%s", f->doc);
-        } else {
-            snprintf(head, sizeof head, "--%s %s", f->key,
-                     f->kind == AP_OPT_PATH   ? "PATH"
-                     : f->kind == AP_OPT_TEXT ? "TEXT"
-                                              : "N");
-            snprintf(text, sizeof text, "%s Takes %s%s%s.", f->doc, domain, def != NULL ? "; default " : "",
-                     def != NULL ? def : "");
-        }
+        char head[96], text[1024];
+        const char *value = ap_cli_flag_value(f);
+        snprintf(head, sizeof head, "--%s%s%s", f->key, value[0] != '\0' ? " " : "", value);
+        ap_cli_flag_text(f, text, sizeof text);
         add_flag(&b, head, text);
     }
     if (v->takes & AP_VERB_SETS)

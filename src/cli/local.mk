@@ -7,6 +7,27 @@ src_cli_libap_cli_la_SOURCES = \
   src/cli/verbs.h \
   src/cli/verbs_spmd.c
 
+# The command line: no MPI.
+bin_PROGRAMS += antipode
+antipode_SOURCES = \
+  src/cli/capture.c src/cli/capture.h \
+  src/cli/ckpt_tools.c src/cli/ckpt_tools.h \
+  src/cli/cli_man.c \
+  src/cli/main.c \
+  src/cli/verb_ckpt.c \
+  src/cli/verb_doctor.c \
+  src/cli/verb_generate.c \
+  src/cli/verb_help.c \
+  src/cli/verb_plan.c \
+  src/cli/verb_prep.c \
+  src/cli/verb_run.c \
+  src/cli/verb_schema.c
+antipode_CFLAGS = $(AM_CFLAGS) $(HDF5_CFLAGS) $(YYJSON_CFLAGS)
+antipode_LDADD = \
+  src/cli/libap_cli.la src/launch/libap_launch.la src/prep/libap_prep.la src/ckpt/libap_ckpt.la src/hf/libap_hf.la \
+  src/parallel/libap_parallel.la src/state/libap_state.la src/plan/libap_plan.la src/text/libap_text.la \
+  src/monitor/libap_monitor.la src/base/libap_base.la $(YYJSON_LIBS) -lm
+
 # The SPMD program, with MPI: train, eval, selftest, bench.
 EXTRA_PROGRAMS += antipode-train
 antipode_train_SOURCES = \
