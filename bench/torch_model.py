@@ -104,8 +104,8 @@ def route(c, scores, bias):
 class Model:
     """w: dict of parameters (require grad), bias: dict of router biases by layer."""
 
-    def __init__(self, c, w, bias):
-        self.c, self.w, self.bias, self.routing = c, w, bias, []
+    def __init__(self, c, w, bias, sdpa=False):
+        self.c, self.w, self.bias, self.sdpa, self.routing = c, w, bias, sdpa, []
 
     def lin(self, x, name):
         return F.linear(x, self.w[name])
@@ -131,6 +131,9 @@ class Model:
         s = c.get("rope_scaling")
         if s and s.get("mscale_all_dim"):
             scale *= mscale(s["factor"], s["mscale_all_dim"]) ** 2
+        if self.sdpa:
+            o = F.scaled_dot_product_attention(q, k, kv[..., n:], is_causal=True, scale=scale)
+            return self.lin(o.transpose(1, 2).reshape(B, T, H * v), a + "o_proj.weight")
         scores = q @ k.transpose(-1, -2) * scale
         mask = torch.ones(T, T, dtype=torch.bool).triu(1)
         p = scores.masked_fill(mask, float("-inf")).softmax(-1)
@@ -157,7 +160,7 @@ class Model:
         for e in range(c["n_routed_experts"]):
             t, k = (ids == e).nonzero(as_tuple=True)
             if len(t):
-                out.index_add_(0, t, self.swiglu(flat[t], f"{p}experts.{e}.") * g[t, k, None])
+                out.index_add_(0, t, (self.swiglu(flat[t], f"{p}experts.{e}.") * g[t, k, None]).to(out.dtype))
         if c.get("n_shared_experts"):
             out = out + self.swiglu(flat, p + "shared_experts.")
         return out.view_as(x)

@@ -7,6 +7,8 @@ dist_models_DATA = \
   inputs/models/deepseek-v2-lite.json \
   inputs/models/deepseek-v2.json \
   inputs/models/deepseek-v3.json \
+  inputs/models/dense-30m.json \
+  inputs/models/moe-64.json \
   inputs/models/quickstart.json \
   inputs/models/tiny-v2.json \
   inputs/models/tiny-v2lite.json \
