@@ -21,7 +21,7 @@ TESTS += tests/cli/quickstart_test.sh
 EXTRA_DIST += tests/support/vranks.h
 if AP_CRITERION
 AP_TRAIN_TESTS = tests/unit/test_comm tests/unit/test_zero tests/unit/test_schedule tests/unit/test_optimizer \
-	tests/unit/test_monitor
+	tests/unit/test_monitor tests/unit/test_trainer tests/unit/test_train_parts
 check_PROGRAMS += $(AP_TRAIN_TESTS)
 TESTS += $(AP_TRAIN_TESTS)
 AP_TRAIN_TEST_LDADD = src/train/libap_train.la src/ckpt/libap_ckpt.la src/model/libap_model.la \
@@ -37,6 +37,12 @@ tests_unit_test_optimizer_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)
 tests_unit_test_optimizer_LDADD = $(AP_TRAIN_TEST_LDADD)
 tests_unit_test_monitor_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)
 tests_unit_test_monitor_LDADD = $(AP_TRAIN_TEST_LDADD)
+tests_unit_test_train_parts_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)
+tests_unit_test_train_parts_LDADD = $(AP_TRAIN_TEST_LDADD)
+# The stand-in model comes first, so that the library's own is not linked.
+tests_unit_test_trainer_SOURCES = tests/unit/test_trainer.c tests/unit/fake_model.c tests/unit/fake_model.h
+tests_unit_test_trainer_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS) -DAP_TEST_INPUTS='"$(abs_srcdir)/inputs"'
+tests_unit_test_trainer_LDADD = $(AP_TRAIN_TEST_LDADD)
 endif
 
 # ---- text, loader, prep

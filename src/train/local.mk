@@ -23,3 +23,6 @@ src_train_libap_train_la_SOURCES += \
   src/train/trainer_loop.c src/train/trainer_resume.c src/train/trainer_setup.c src/train/trainer_step.c \
   src/train/verdict.c \
   src/train/zscore.c src/train/zscore.h
+
+# golden numbers
+src_train_libap_train_la_SOURCES += src/train/golden.c src/train/golden.h
