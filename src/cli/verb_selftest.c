@@ -24,9 +24,9 @@ struct cases {
 
 static int is_case(const char *dir)
 {
-    char path[PATH_MAX];
-    snprintf(path, sizeof path, "%s/config.json", dir);
-    return ap_io_exists(path);
+    char path[PATH_MAX + 16];
+    int n = snprintf(path, sizeof path, "%s/config.json", dir);
+    return n > 0 && (size_t)n < sizeof path && ap_io_exists(path);
 }
 
 static ap_status add_case(struct cases *c, const char *dir, struct ap_error *err)
@@ -62,7 +62,8 @@ static ap_status find_cases(const char *dir, struct cases *c, struct ap_error *e
     }
     closedir(d);
     if (st == AP_OK && c->count == 0)
-        st = ap_error_set(err, AP_ERR_INPUT, "%s holds no golden numbers: neither it nor a folder in it has a config.json", dir);
+        st = ap_error_set(err, AP_ERR_INPUT,
+                          "%s holds no golden numbers: neither it nor a folder in it has a config.json", dir);
     if (st == AP_OK)
         qsort(c->list, (size_t)c->count, sizeof c->list[0], by_name);
     return st;
@@ -73,8 +74,8 @@ static void print_case(const char *dir, const struct ap_golden_report *r, struct
     if (!j) {
         ap_out("%s\n", dir);
         for (int q = 0; q < AP_GOLDEN_COUNT; q++)
-            ap_out("  %-24s %10.3g  limit %-8g %-4s  %s\n", ap_golden_quantity_name((enum ap_golden_quantity)q), r->worst[q],
-                   r->limit[q], r->worst[q] <= r->limit[q] ? "ok" : "FAIL", r->where[q]);
+            ap_out("  %-24s %10.3g  limit %-8g %-4s  %s\n", ap_golden_quantity_name((enum ap_golden_quantity)q),
+                   r->worst[q], r->limit[q], r->worst[q] <= r->limit[q] ? "ok" : "FAIL", r->where[q]);
         return;
     }
     ap_json_begin_object(j, NULL);
@@ -147,7 +148,8 @@ int ap_tverb_selftest(int argc, char **argv)
     int failed = 0;
     ap_status st = AP_OK;
     if (!dir && ap_paths_find_data("golden", shipped, sizeof shipped) != 0)
-        st = ap_error_set(&err, AP_ERR_ENV, "the golden numbers that come with the program were not found; use --golden DIR");
+        st = ap_error_set(&err, AP_ERR_ENV,
+                          "the golden numbers that come with the program were not found; use --golden DIR");
     else if (!dir)
         dir = shipped;
     if (st == AP_OK)
