@@ -126,7 +126,7 @@ AP_FUZZ_LIBS = $(HDF5_LIBS) $(ZSTD_LIBS) $(XXHASH_LIBS) $(YYJSON_LIBS) $(FYAML_L
 # ---- state, ckpt
 EXTRA_DIST += tests/support/ckpt_fixture.h
 if AP_CRITERION
-AP_CKPT_TESTS = tests/unit/test_named tests/unit/test_ckpt
+AP_CKPT_TESTS = tests/unit/test_named tests/unit/test_ckpt tests/unit/test_ckpt_damage tests/unit/test_ckpt_crash
 check_PROGRAMS += $(AP_CKPT_TESTS)
 TESTS += $(AP_CKPT_TESTS)
 AP_CKPT_TEST_LDADD = src/ckpt/libap_ckpt.la src/parallel/libap_parallel.la src/state/libap_state.la \
@@ -135,4 +135,11 @@ tests_unit_test_named_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)
 tests_unit_test_named_LDADD = src/state/libap_state.la src/base/libap_base.la $(CRITERION_LIBS) -lm
 tests_unit_test_ckpt_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)
 tests_unit_test_ckpt_LDADD = $(AP_CKPT_TEST_LDADD)
+tests_unit_test_ckpt_damage_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)
+tests_unit_test_ckpt_damage_LDADD = $(AP_CKPT_TEST_LDADD)
+# Our own system calls go through the test, which counts them and dies or fails at each.
+tests_unit_test_ckpt_crash_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)
+tests_unit_test_ckpt_crash_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=open,--wrap=mkdir,--wrap=pwrite,--wrap=fsync,--wrap=close \
+	-Wl,--wrap=rename,--wrap=renameat2,--wrap=unlink,--wrap=unlinkat,--wrap=symlink,--wrap=posix_fallocate,--wrap=ftruncate
+tests_unit_test_ckpt_crash_LDADD = $(AP_CKPT_TEST_LDADD)
 endif
