@@ -44,13 +44,11 @@ static ap_status join(const char *dir, const char *path, char **out_p, struct ap
 {
     while (strncmp(path, "./", 2) == 0)
         path += 2;
-    size_t size = strlen(dir) + strlen(path) + 2;
-    if (size > PATH_MAX)
+    if (strlen(dir) + strlen(path) + 2 > PATH_MAX)
         return ap_error_set(err, AP_ERR_INPUT, "the path %.100s is too long", path);
-    char *text = malloc(size);
-    if (text == NULL)
+    char *text = NULL;
+    if (asprintf(&text, "%s%s%s", dir, dir[strlen(dir) - 1] == '/' ? "" : "/", path) < 0)
         return ap_error_set(err, AP_ERR_NOMEM, "no memory for a path");
-    snprintf(text, size, "%s%s%s", dir, dir[strlen(dir) - 1] == '/' ? "" : "/", path);
     *out_p = text;
     return AP_OK;
 }
