@@ -18,6 +18,7 @@ src_backend_libap_backend_la_SOURCES = \
 	src/backend/cpu/k_avx512.c \
 	src/backend/cpu/k_gemm.c src/backend/cpu/k_gemm.h \
 	src/backend/cpu/k_generic.c \
+	src/backend/cpu/k_isa.c src/backend/cpu/k_isa.h \
 	src/backend/cpu/k_loss.h \
 	src/backend/cpu/k_moe.h \
 	src/backend/cpu/k_norm.h \

@@ -50,12 +50,18 @@ static int run_op(const struct op_case *c, struct ap_backend *be, struct ap_back
     return h.failures;
 }
 
-static int run_backend(const char *name, const char *only, int threads)
+/* max_isa: AP_MAX_ISA for this run, NULL: as the CPU is. */
+static int run_backend(const char *name, const char *only, int threads, const char *max_isa)
 {
     struct ap_pool *pool = NULL;
     struct ap_backend *be = NULL, *oracle = NULL;
     struct ap_error err = {0};
     int failures = 0;
+    if (max_isa)
+        setenv("AP_MAX_ISA", max_isa, 1);
+    else
+        unsetenv("AP_MAX_ISA");
+    printf("# %s, instruction set up to %s\n", name, max_isa ? max_isa : "this CPU's");
     if ((threads > 0 && ap_pool_create(threads, &pool, &err) != AP_OK) ||
         ap_backend_open(name, 0, pool, &be, &err) != AP_OK ||
         ap_backend_open("reference", 0, NULL, &oracle, &err) != AP_OK) {
@@ -66,7 +72,7 @@ static int run_backend(const char *name, const char *only, int threads)
         if (only && strcmp(only, cases[i].name) != 0)
             continue;
         failures += run_op(&cases[i], be, oracle, AP_F32);
-        failures += threads > 1 ? 0 : run_op(&cases[i], be, oracle, AP_F64);
+        failures += threads > 1 || max_isa ? 0 : run_op(&cases[i], be, oracle, AP_F64);
     }
     ap_backend_close(oracle);
     ap_backend_close(be);
@@ -105,6 +111,26 @@ static int check_table(void)
     return failures;
 }
 
+/* What a user can get wrong when a backend is opened. */
+static int check_names(void)
+{
+    struct ap_backend *be = NULL;
+    struct ap_error err = {0};
+    int failures = 0;
+    if (ap_backend_open("cuda9", 0, NULL, &be, &err) != AP_ERR_UNSUPPORTED || be || !strstr(err.text, "cuda9") ||
+        !strstr(err.hint, "reference")) {
+        printf("not ok: an unknown backend must be refused by name\n");
+        failures++;
+    }
+    setenv("AP_MAX_ISA", "sse9", 1);
+    if (ap_backend_open("cpu", 0, NULL, &be, &err) != AP_ERR_INPUT || be || !strstr(err.text, "sse9")) {
+        printf("not ok: an unknown AP_MAX_ISA must be refused\n");
+        failures++;
+    }
+    unsetenv("AP_MAX_ISA");
+    return failures;
+}
+
 int main(int argc, char **argv)
 {
     const char *backend = NULL, *only = NULL;
@@ -118,14 +144,18 @@ int main(int argc, char **argv)
             return 2;
         }
     }
-    int failures = check_table(), matched = 0;
+    static const char *const isas[] = {"avx2", "generic"};
+    int failures = check_table() + check_names(), matched = 0;
     for (const char *const *name = ap_backend_names(); *name; name++) {
         if (backend && strcmp(backend, *name) != 0)
             continue;
         matched++;
-        failures += run_backend(*name, only, 0);
-        if (strcmp(*name, "reference") != 0)
-            failures += run_backend(*name, only, 3);
+        failures += run_backend(*name, only, 0, NULL);
+        if (strcmp(*name, "reference") == 0)
+            continue;
+        failures += run_backend(*name, only, 3, NULL);
+        for (size_t i = 0; strcmp(*name, "cpu") == 0 && i < sizeof(isas) / sizeof(isas[0]); i++)
+            failures += run_backend(*name, only, 0, isas[i]);
     }
     if (!matched) {
         fprintf(stderr, "no backend named %s in this build\n", backend);

@@ -178,8 +178,9 @@ static void impl_free(struct cpu_impl *impl)
     free(impl);
 }
 
-static ap_status open_worker(struct cpu_worker *w, int onednn, struct ap_error *err)
+static ap_status open_worker(struct cpu_worker *w, enum ap_isa isa, int onednn, struct ap_error *err)
 {
+    w->gemm = ap_sgemm_choose(isa);
     w->gemm_scratch = aligned_alloc(ALIGN, (ap_sgemm_scratch() + ALIGN - 1) / ALIGN * ALIGN);
     if (!w->gemm_scratch)
         return ap_error_set(err, AP_ERR_NOMEM, "no memory for the cpu backend");
@@ -188,17 +189,18 @@ static ap_status open_worker(struct cpu_worker *w, int onednn, struct ap_error *
     return AP_OK;
 }
 
-static ap_status open_with(struct ap_backend *be, struct ap_pool *pool, int onednn, struct ap_error *err)
+static ap_status open_with(struct ap_backend *be, struct ap_pool *pool, enum ap_isa isa, int onednn,
+                           struct ap_error *err)
 {
     struct cpu_impl *impl = calloc(1, sizeof(*impl));
     if (!impl)
         return ap_error_set(err, AP_ERR_NOMEM, "no memory for the cpu backend");
-    impl->k = ap_kernels_choose();
+    impl->k = ap_kernels_choose(isa);
     impl->threads = pool ? ap_pool_threads(pool) : 1;
     impl->workers = calloc((size_t)impl->threads, sizeof(*impl->workers));
     ap_status status = impl->workers ? AP_OK : ap_error_set(err, AP_ERR_NOMEM, "no memory for the cpu backend");
     for (int i = 0; status == AP_OK && i < impl->threads; i++)
-        status = open_worker(&impl->workers[i], onednn, err);
+        status = open_worker(&impl->workers[i], isa, onednn, err);
     if (status != AP_OK) {
         impl_free(impl);
         return status;
@@ -209,11 +211,13 @@ static ap_status open_with(struct ap_backend *be, struct ap_pool *pool, int oned
 
 static ap_status cpu_open(struct ap_backend *be, int device, struct ap_pool *pool, struct ap_error *err)
 {
+    enum ap_isa isa;
     (void)device;
+    AP_TRY(ap_isa_choose(&isa, err));
 #ifdef AP_HAVE_ONEDNN
-    return open_with(be, pool, strcmp(ap_sgemm_isa(), "avx512") == 0, err);
+    return open_with(be, pool, isa, isa == AP_ISA_AVX512, err);
 #else
-    return open_with(be, pool, 0, err);
+    return open_with(be, pool, isa, 0, err);
 #endif
 }
 
@@ -262,8 +266,10 @@ const struct ap_backend_ops ap_backend_cpu = CPU_BACKEND("cpu", cpu_open);
 #ifdef AP_HAVE_ONEDNN
 static ap_status onednn_open(struct ap_backend *be, int device, struct ap_pool *pool, struct ap_error *err)
 {
+    enum ap_isa isa;
     (void)device;
-    return open_with(be, pool, 1, err);
+    AP_TRY(ap_isa_choose(&isa, err));
+    return open_with(be, pool, isa, 1, err);
 }
 
 const struct ap_backend_ops ap_backend_onednn = CPU_BACKEND("onednn", onednn_open);

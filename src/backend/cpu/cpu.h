@@ -20,6 +20,7 @@ struct cpu_buffer {
 };
 
 struct cpu_worker {
+    const struct ap_sgemm_kernel *gemm;
     void *gemm_scratch;
     struct ap_dnnl *dnnl;   /* NULL: own GEMM kernel */
     struct cpu_buffer attn; /* one (sequence, head) */

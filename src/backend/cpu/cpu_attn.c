@@ -69,7 +69,7 @@ static void scores(const struct attn *j, const struct head *h, int64_t t0, float
                                    .key0 = key0, .first = h->first + t0, .scale = (float)j->fwd->scale};
     struct ap_sgemm g = {rows, b->cols, j->width, h->q + t0 * h->row_q, h->k + key0 * j->width, s,
                          h->row_q, j->width, b->lds, 0, 1, 0};
-    ap_sgemm_blocked(&g, w->gemm_scratch);
+    ap_sgemm_blocked(w->gemm, &g, w->gemm_scratch);
 }
 
 static void fwd_task(void *ctx, int64_t task, int worker)
@@ -93,7 +93,7 @@ static void fwd_task(void *ctx, int64_t task, int worker)
         j->impl->k->softmax_fwd(&b, sum, (float *)a->lse.data + row * j->heads + h.head, j->heads);
         struct ap_sgemm g = {b.rows, a->v, b.cols, s, h.kv + b.key0 * h.row_kv + a->n, out,
                              b.lds, h.row_kv, h.row_o, 0, 0, 0};
-        ap_sgemm_blocked(&g, w->gemm_scratch);
+        ap_sgemm_blocked(w->gemm, &g, w->gemm_scratch);
         j->impl->k->divide_rows(out, h.row_o, b.rows, a->v, sum);
     }
 }
@@ -139,15 +139,15 @@ static void bwd_block(const struct attn *j, const struct head *h, int64_t t0, fl
     scores(j, h, t0, s, w, &b);
     struct ap_sgemm dp = {b.rows, b.cols, a->v, dout, h->kv + b.key0 * h->row_kv + a->n, ds,
                           h->row_o, h->row_kv, b.lds, 0, 1, 0};
-    ap_sgemm_blocked(&dp, w->gemm_scratch);
+    ap_sgemm_blocked(w->gemm, &dp, w->gemm_scratch);
     j->impl->k->dot_rows(dout, (const float *)a->out.data + o, h->row_o, b.rows, a->v, delta);
     j->impl->k->softmax_bwd(&b, ds, lse, j->heads, delta);
     struct ap_sgemm gv = {b.cols, a->v, b.rows, s, dout, dv + b.key0 * h->row_kv, b.lds, h->row_o, h->row_kv, 1, 0, 1};
     struct ap_sgemm gq = {b.rows, width, b.cols, ds, h->k + b.key0 * width, dq, b.lds, width, h->row_q, 0, 0, 0};
     struct ap_sgemm gk = {b.cols, width, b.rows, ds, q, dk + b.key0 * width, b.lds, h->row_q, width, 1, 0, 1};
-    ap_sgemm_blocked(&gv, w->gemm_scratch);
-    ap_sgemm_blocked(&gq, w->gemm_scratch);
-    ap_sgemm_blocked(&gk, w->gemm_scratch);
+    ap_sgemm_blocked(w->gemm, &gv, w->gemm_scratch);
+    ap_sgemm_blocked(w->gemm, &gq, w->gemm_scratch);
+    ap_sgemm_blocked(w->gemm, &gk, w->gemm_scratch);
 }
 
 static void bwd_task(void *ctx, int64_t task, int worker)

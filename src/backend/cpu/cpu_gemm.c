@@ -19,7 +19,7 @@ ap_status cpu_sgemm(struct cpu_worker *w, const struct ap_sgemm *g, int fixed)
         return AP_OK;
     if (w->dnnl && g->k > 0)
         return ap_dnnl_sgemm(w->dnnl, g, fixed);
-    ap_sgemm_blocked(g, w->gemm_scratch);
+    ap_sgemm_blocked(w->gemm, g, w->gemm_scratch);
     return AP_OK;
 }
 

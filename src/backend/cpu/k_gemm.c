@@ -136,8 +136,7 @@ typedef void pack_panel(float *to, const float *from, int64_t lines, int64_t k, 
         }                                                                                                              \
     }
 
-struct variant {
-    const char *isa;
+struct ap_sgemm_kernel {
     micro_kernel *kernel;
     pack_panel *pack_a, *pack_b;
     int mr, nr;
@@ -146,7 +145,7 @@ struct variant {
 DEFINE_MICRO(micro_generic, , vec4, 4, 2)
 DEFINE_PACK(pack4_generic, , 4)
 DEFINE_PACK(pack8_generic, , 8)
-static const struct variant generic = {"generic", micro_generic, pack4_generic, pack8_generic, 4, 8};
+static const struct ap_sgemm_kernel generic = {micro_generic, pack4_generic, pack8_generic, 4, 8};
 
 #if defined(__x86_64__)
 #define AVX2   __attribute__((target("avx2,fma")))
@@ -157,25 +156,19 @@ DEFINE_PACK(pack16_avx2, AVX2, 16)
 DEFINE_MICRO(micro_avx512, AVX512, vec16, 12, 2)
 DEFINE_PACK(pack12_avx512, AVX512, 12)
 DEFINE_PACK(pack32_avx512, AVX512, 32)
-static const struct variant avx2 = {"avx2", micro_avx2, pack6_avx2, pack16_avx2, 6, 16};
-static const struct variant avx512 = {"avx512", micro_avx512, pack12_avx512, pack32_avx512, 12, 32};
+static const struct ap_sgemm_kernel avx2 = {micro_avx2, pack6_avx2, pack16_avx2, 6, 16};
+static const struct ap_sgemm_kernel avx512 = {micro_avx512, pack12_avx512, pack32_avx512, 12, 32};
 #endif
 
-static const struct variant *choose(void)
+const struct ap_sgemm_kernel *ap_sgemm_choose(enum ap_isa isa)
 {
 #if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
-        return &avx512;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        return &avx2;
+    if (isa != AP_ISA_GENERIC)
+        return isa == AP_ISA_AVX512 ? &avx512 : &avx2;
+#else
+    (void)isa;
 #endif
     return &generic;
-}
-
-const char *ap_sgemm_isa(void)
-{
-    return choose()->isa;
 }
 
 size_t ap_sgemm_scratch(void)
@@ -204,7 +197,7 @@ struct block {
 };
 
 /* All tiles of c[m,n] from a block of op(a) and a packed block of op(b). */
-static void multiply(const struct variant *v, const struct block *a, const float *pb, int64_t m, int64_t n, int64_t k,
+static void multiply(const struct ap_sgemm_kernel *v, const struct block *a, const float *pb, int64_t m, int64_t n, int64_t k,
                      float *c, int64_t ldc, int accumulate, float *tile)
 {
     for (int64_t j = 0; j < n; j += v->nr) {
@@ -225,9 +218,8 @@ static void multiply(const struct variant *v, const struct block *a, const float
     }
 }
 
-void ap_sgemm_blocked(const struct ap_sgemm *g, void *scratch)
+void ap_sgemm_blocked(const struct ap_sgemm_kernel *v, const struct ap_sgemm *g, void *scratch)
 {
-    const struct variant *v = choose();
     float *pa = scratch, *pb = pa + BLOCK_M * BLOCK_K + PACK_SLACK;
     float *tile = pb + BLOCK_N * BLOCK_K + PACK_SLACK;
     int64_t a_line = g->trans_a ? 1 : g->lda, a_step = g->trans_a ? g->lda : 1;

@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "backend/cpu/k_isa.h"
+
 /* c[m,n] (=, or += with accumulate) op(a) op(b); op(a) is [m,k], stored [k,m] with trans_a; op(b) is [k,n],
  * stored [n,k] with trans_b. ld*: elements between stored rows. */
 struct ap_sgemm {
@@ -16,12 +18,12 @@ struct ap_sgemm {
     int trans_a, trans_b, accumulate;
 };
 
+struct ap_sgemm_kernel; /* register tile and packing for one instruction set */
+const struct ap_sgemm_kernel *ap_sgemm_choose(enum ap_isa isa);
 /* Bytes of scratch, 64-byte aligned, for a product of any size. */
 size_t ap_sgemm_scratch(void);
-/* Own kernel. An element of c is summed over k in blocks of fixed size, inside a block in index order: its
- * bits depend on the instruction set and on k only, not on m, n, or how rows and columns are split. */
-void ap_sgemm_blocked(const struct ap_sgemm *g, void *scratch);
-/* "avx512", "avx2", "generic": the instruction set the own kernels run on here. Static storage. */
-const char *ap_sgemm_isa(void);
+/* An element of c is summed over k in blocks of fixed size, inside a block in index order: its bits depend on
+ * the instruction set and on k only, not on m, n, or how rows and columns are split. */
+void ap_sgemm_blocked(const struct ap_sgemm_kernel *v, const struct ap_sgemm *g, void *scratch);
 
 #endif

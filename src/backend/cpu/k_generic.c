@@ -7,14 +7,13 @@
 #define AP_KERNELS_ISA "generic"
 #include "backend/cpu/k_all.h"
 
-const struct ap_kernels *ap_kernels_choose(void)
+const struct ap_kernels *ap_kernels_choose(enum ap_isa isa)
 {
 #if defined(__x86_64__)
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
-        return &ap_kernels_avx512;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        return &ap_kernels_avx2;
+    if (isa != AP_ISA_GENERIC)
+        return isa == AP_ISA_AVX512 ? &ap_kernels_avx512 : &ap_kernels_avx2;
+#else
+    (void)isa;
 #endif
     return &ap_kernels_generic;
 }

@@ -10,6 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "backend/cpu/k_isa.h"
 #include "backend/ops.h"
 
 /* Rows whose contribution to a norm's weight gradient is summed into one partial result: fixed, so that the
@@ -81,7 +82,6 @@ struct ap_kernels {
 };
 
 extern const struct ap_kernels ap_kernels_generic, ap_kernels_avx2, ap_kernels_avx512;
-/* The best table for this CPU. */
-const struct ap_kernels *ap_kernels_choose(void);
+const struct ap_kernels *ap_kernels_choose(enum ap_isa isa);
 
 #endif
