@@ -289,7 +289,7 @@ void ap_prep_print(const struct ap_prep_report *r, const char *out_dir)
            " links, %" PRId64 " binary, %" PRId64 " over the limit\n",
            r->files, (double)r->input_bytes / 1e6, r->duplicates, r->empty, r->links, r->binary, r->over_limit);
     if (r->invalid_documents)
-        ap_out("invalid UTF-8 in %" PRId64 " documents, %" PRId64 " places\n", r->invalid_documents,
-               r->invalid_sequences);
+        ap_out("invalid UTF-8 in %" PRId64 " documents (%" PRId64 " of them left out), %" PRId64 " places\n",
+               r->invalid_documents, r->invalid_skipped, r->invalid_sequences);
     ap_out("%s %s\n", r->unchanged ? "unchanged:" : "written to", out_dir);
 }
