@@ -18,7 +18,15 @@ dist_check_SCRIPTS += tests/cli/quickstart_test.sh
 TESTS += tests/cli/quickstart_test.sh
 
 # ---- parallel, train, monitor
-EXTRA_DIST += tests/support/vranks.h
+EXTRA_DIST += tests/support/vranks.h tests/support/train_lib.sh
+AP_TRAIN_SCRIPTS = tests/cli/determinism_test.sh tests/cli/kill_resume_test.sh tests/cli/train_errors_test.sh \
+	tests/cli/mpi_comm_test.sh
+dist_check_SCRIPTS += $(AP_TRAIN_SCRIPTS)
+TESTS += $(AP_TRAIN_SCRIPTS)
+check_PROGRAMS += tests/mpi/mpi_comm
+tests_mpi_mpi_comm_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CFLAGS)
+tests_mpi_mpi_comm_LDADD = src/parallel/libap_parallel_mpi.la src/parallel/libap_parallel.la \
+	src/backend/libap_backend.la src/base/libap_base.la $(MPI_LIBS) -lpthread -lm
 if AP_CRITERION
 AP_TRAIN_TESTS = tests/unit/test_comm tests/unit/test_zero tests/unit/test_schedule tests/unit/test_optimizer \
 	tests/unit/test_monitor tests/unit/test_trainer tests/unit/test_train_parts

@@ -21,7 +21,7 @@ static void collectives(struct vrank *v)
     VCHECK(v, ap_comm_barrier(c) == AP_OK);
 
     /* rank i contributes i bytes of value i */
-    int64_t bytes[VRANKS_MAX], total = 0, mine = 0;
+    int64_t bytes[VRANKS_MAX] = {0}, total = 0, mine = 0;
     for (int i = 0; i < n; i++) {
         bytes[i] = i;
         mine += i < r ? i : 0;
@@ -48,8 +48,8 @@ static void exchange(struct vrank *v)
 {
     struct ap_comm *c = v->comm;
     int n = c->size, r = c->rank;
-    int64_t sb[VRANKS_MAX], so[VRANKS_MAX], rb[VRANKS_MAX], ro[VRANKS_MAX], s = 0, t = 0;
-    uint8_t send[512], recv[512];
+    int64_t sb[VRANKS_MAX] = {0}, so[VRANKS_MAX] = {0}, rb[VRANKS_MAX] = {0}, ro[VRANKS_MAX] = {0}, s = 0, t = 0;
+    uint8_t send[512] = {0}, recv[512] = {0};
     for (int i = 0; i < n; i++) {
         sb[i] = rb[i] = r + i + 1;
         so[i] = s;

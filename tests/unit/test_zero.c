@@ -89,7 +89,7 @@ static void reduce(struct vrank *v)
     struct reduce_case *k = v->ctx;
     struct ap_backend *be = NULL;
     struct ap_error err = {0};
-    int64_t begin[VRANKS_MAX + 1], lo, hi;
+    int64_t begin[VRANKS_MAX + 1] = {0}, lo, hi;
     fill_map(k, v->comm->size, begin);
     struct ap_shard_map map = {v->comm->size, begin};
     VCHECK(v, ap_backend_open("reference", 0, NULL, &be, &err) == AP_OK);
@@ -200,7 +200,7 @@ Test(zero, calls_out_of_order_are_rejected)
 static void gather(struct vrank *v)
 {
     struct ap_backend *be = NULL;
-    int64_t begin[VRANKS_MAX + 1];
+    int64_t begin[VRANKS_MAX + 1] = {0};
     int n = v->comm->size, r = v->comm->rank;
     VCHECK(v, ap_backend_open("reference", 0, NULL, &be, NULL) == AP_OK);
     for (int i = 0; i <= n; i++)

@@ -1,0 +1,56 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# The same bits on 1, 2, 3, 4 and 6 ranks over 50 steps: losses, gradient norms, evaluations, weights; a rerun with
+# --reprod and one that replays the decisions; eval of the saved states gives the losses of the run.
+set -u
+# shellcheck source=tests/support/train_lib.sh
+. "$AP_SRCDIR/tests/support/train_lib.sh"
+setup_work
+
+train 1 --set name=r1 || fail "1 rank: $(tail -n 5 out.txt)"
+tail -n 1 out.txt | grep -q '^VALID' || fail "the last line is not the verdict: $(tail -n 1 out.txt)"
+[ "$(wc -l < runs/r1/metrics.jsonl)" = 50 ] || fail "$(wc -l < runs/r1/metrics.jsonl) lines of metrics, not 50"
+for n in 2 3 4 6; do
+    train "$n" --set name="r$n" || fail "$n ranks: $(tail -n 5 out.txt)"
+    same r1 "r$n"
+done
+# It learns: this test would also pass on a model that stands still.
+jq -e -s '.[0].loss - .[-1].loss > 1' runs/r1/metrics.jsonl > /dev/null || fail "the loss did not fall"
+
+# a single process without mpirun
+antipode train job.yaml --set name=alone > out.txt 2>&1 || fail "without mpirun: $(tail -n 5 out.txt)"
+same r1 alone
+
+# --reprod twice, threads left to the program; then another machine follows the journal of the first
+sed '/^threads/d' job.yaml > free.yaml
+for run in a b; do
+    ranks 2 antipode train free.yaml --reprod --set name="$run" --set train_steps=10 > out.txt 2>&1 ||
+        fail "--reprod: $(tail -n 5 out.txt)"
+done
+same a b
+antipode train free.yaml --replay runs/a/decisions.jsonl --set name=c --set train_steps=10 > out.txt 2>&1 ||
+    fail "--replay: $(tail -n 5 out.txt)"
+same a c
+# a hash that is stated must come out
+hash=$(weights a)
+antipode train free.yaml --reprod --set name=d --set train_steps=10 --set expect.weights_hash="$hash" > out.txt 2>&1 ||
+    fail "stated hash: $(tail -n 2 out.txt)"
+antipode train free.yaml --reprod --set name=e --set train_steps=10 --set seed=12 --set expect.weights_hash="$hash" > out.txt 2>&1
+[ $? = 7 ] || fail "another seed gave the stated hash: $(tail -n 2 out.txt)"
+tail -n 1 out.txt | grep -q '^INVALID: weights hash' || fail "no verdict: $(tail -n 1 out.txt)"
+
+# eval: newest state, a step, the best, on other ranks; the numbers of the run
+for n in 1 3; do
+    ranks "$n" antipode eval job.yaml --set name=r2 --json > eval.json 2> err.txt || fail "eval: $(cat err.txt)"
+    [ "$(jq .loss eval.json)" = "$(jq .valid_loss runs/r2/summary.json)" ] || fail "eval on $n ranks: $(cat eval.json)"
+    [ "$(jq .step eval.json)" = 50 ] || fail "eval took step $(jq .step eval.json)"
+done
+antipode eval job.yaml --set name=r2 --step best --json > eval.json 2> err.txt || fail "eval best: $(cat err.txt)"
+[ "$(jq .loss eval.json)" = "$(jq .best_valid_loss runs/r2/summary.json)" ] || fail "eval best: $(cat eval.json)"
+antipode eval job.yaml --set name=r2 > eval.txt 2>&1 || fail "eval: $(cat eval.txt)"
+grep -q '^bigram entropy' eval.txt || fail "eval prints no bigram entropy: $(cat eval.txt)"
+antipode eval job.yaml --set name=r2 --step 3 > eval.txt 2>&1 && fail "eval of a state that is not there"
+antipode eval job.yaml --set name=r2 --step soon > eval.txt 2>&1
+[ $? = 2 ] || fail "eval --step soon: $(cat eval.txt)"
+antipode eval job.yaml --set name=none > eval.txt 2>&1 && fail "eval of a run that is not there"
+pass_or_fail

@@ -1,0 +1,85 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# What can go wrong around a run: each mistake has one message from one rank, the documented exit code, and nothing
+# is lost. Stop requests end with code 5 and a state.
+set -u
+# shellcheck source=tests/support/train_lib.sh
+. "$AP_SRCDIR/tests/support/train_lib.sh"
+setup_work
+
+# refused CODE PATTERN RANKS [OPTION...]: exit code and exactly one error line with this text.
+refused()
+{
+    local want=$1 pattern=$2 n=$3 code
+    shift 3
+    train "$n" "$@"
+    code=$?
+    [ "$code" = "$want" ] || fail "$*: exit code $code, not $want: $(tail -n 4 out.txt)"
+    [ "$(grep -c "$pattern" out.txt)" = 1 ] || fail "$*: not one line with '$pattern': $(cat out.txt)"
+}
+
+# ---- more ranks than micro-batches; layouts of later versions
+refused 3 '8 ranks for a global batch of 6 micro-batches.*at most 6 ranks' 8 --set name=many
+refused 3 'parallel.data is 3, but 2 ranks were started' 2 --set name=many --set parallel.data=3
+[ ! -e runs/many ] || fail "a refused job left a run directory"
+
+# ---- a run directory that cannot be written
+echo x > afile
+refused 4 'afile/run' 2 --set run_dir=afile/run
+if [ "$(id -u)" = 0 ] && command -v setpriv > /dev/null; then
+    mkdir locked && chmod 755 locked . "$TMPDIR"
+    setpriv --reuid 65534 --regid 65534 --clear-groups antipode train job.yaml --set run_dir="$work/locked/run" > out.txt 2>&1
+    [ $? = 4 ] || fail "unwritable directory: $(cat out.txt)"
+    grep -q 'locked.*Permission denied' out.txt || fail "unwritable directory: $(cat out.txt)"
+fi
+
+# ---- two jobs on one directory
+antipode train job.yaml --set name=one --set train_steps=100000 --set train_steps=2000 > long.txt 2>&1 &
+long=$!
+for ((i = 0; i < 200; i++)); do
+    [ ! -s runs/one/metrics.jsonl ] || break
+    sleep 0.05
+done
+refused 4 'another job is running in this run directory' 2 --set name=one
+# ---- a stop request: one step more, a state, code 5
+kill -USR2 $long
+wait $long
+[ $? = 5 ] || fail "USR2: not exit code 5: $(tail -n 3 long.txt)"
+grep -q 'stopped on request after step' long.txt || fail "no word of the stop: $(tail -n 3 long.txt)"
+step=$(jq .steps runs/one/summary.json)
+[ -e "runs/one/ckpt/step-$(printf %012d "$step")/manifest.json" ] || fail "no state of step $step"
+# ---- and it goes on, to an end that was moved
+train 2 --set name=one --set train_steps=$((step + 3)) || fail "resume after a stop: $(tail -n 3 out.txt)"
+[ "$(jq .step <(tail -n 1 runs/one/metrics.jsonl))" = $((step + 3)) ] || fail "the metrics end elsewhere"
+
+# ---- a learning rate that destroys the weights: skipped, counted, stopped, the state before kept
+train 2 --set name=nan --set train_steps=7 || fail "clean part: $(tail -n 3 out.txt)"
+refused 7 '^INVALID: loss or gradient was not finite in steps' 2 --set name=nan --set optim.lr=10 --set optim.clip=0 \
+    --set optim.warmup_steps=0 --set optim.weight_decay=10 --set optim.eps=1e-30 --set limits.nan_steps=4 --set train_steps=400
+tail -n 1 out.txt | grep -q '^INVALID' || fail "the verdict is not the last line: $(tail -n 2 out.txt)"
+[ "$(grep -c '"kind": "skip"' runs/nan/events.jsonl)" -ge 4 ] || fail "skips are not in the events"
+[ "$(jq -r .verdict runs/nan/summary.json)" = invalid ] || fail "summary: $(cat runs/nan/summary.json)"
+
+# ---- a full disk: the states already there stay good, code 4
+full_disk()
+{
+    mkdir -p full
+    mount -t tmpfs -o size=6m none full 2> /dev/null || return 1
+    train 2 --set run_dir=full/run --set checkpoint.every=1 --set checkpoint.keep=100
+    code=$?
+    df=$(df --output=avail full | tail -n 1)
+    states=$(ls full/run/ckpt 2> /dev/null | grep -c '^step-.*[0-9]$')
+    [ $code = 4 ] || fail "full disk: exit code $code: $(tail -n 3 out.txt)"
+    grep -qi 'no space left' out.txt || fail "full disk: $(tail -n 3 out.txt)"
+    [ "$states" -ge 1 ] || fail "full disk: no state left ($df KiB free)"
+    ls full/run/ckpt | grep -q tmp && fail "full disk: temporary files left"
+    mount -o remount,size=60m none full
+    train 1 --set run_dir=full/run --set train_steps=20 || fail "after making room: $(tail -n 3 out.txt)"
+    grep -q "resumed from the state of step" out.txt || fail "after making room it began anew"
+    umount full
+}
+if ! full_disk; then
+    umount full 2> /dev/null
+    echo "SKIP part: a full disk needs a tmpfs of our own, and mount is not allowed here"
+fi
+pass_or_fail
