@@ -19,10 +19,10 @@ TESTS += tests/cli/quickstart_test.sh
 
 # ---- parallel, train, monitor
 EXTRA_DIST += tests/support/vranks.h tests/support/train_lib.sh
-AP_TRAIN_SCRIPTS = tests/cli/determinism_test.sh tests/cli/kill_resume_test.sh tests/cli/train_errors_test.sh \
+AP_TRAIN_SH_TESTS = tests/cli/determinism_test.sh tests/cli/kill_resume_test.sh tests/cli/train_errors_test.sh \
 	tests/cli/mpi_comm_test.sh
-dist_check_SCRIPTS += $(AP_TRAIN_SCRIPTS)
-TESTS += $(AP_TRAIN_SCRIPTS)
+dist_check_SCRIPTS += $(AP_TRAIN_SH_TESTS)
+TESTS += $(AP_TRAIN_SH_TESTS)
 check_PROGRAMS += tests/mpi/mpi_comm
 tests_mpi_mpi_comm_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CFLAGS)
 tests_mpi_mpi_comm_LDADD = src/parallel/libap_parallel_mpi.la src/parallel/libap_parallel.la \
