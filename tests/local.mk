@@ -132,7 +132,7 @@ tests_fuzz_fuzz_model_config_LDADD = src/plan/libap_plan.la src/base/libap_base.
 AP_FUZZ_LIBS = $(HDF5_LIBS) $(ZSTD_LIBS) $(XXHASH_LIBS) $(YYJSON_LIBS) $(FYAML_LIBS) -lpthread -lm
 
 # ---- state, ckpt
-EXTRA_DIST += tests/support/ckpt_fixture.h
+EXTRA_DIST += tests/support/ckpt_fixture.h tests/cli/ckpt_h5py.py
 if AP_CRITERION
 AP_CKPT_TESTS = tests/unit/test_named tests/unit/test_ckpt tests/unit/test_ckpt_damage tests/unit/test_ckpt_crash
 check_PROGRAMS += $(AP_CKPT_TESTS)
@@ -150,4 +150,9 @@ tests_unit_test_ckpt_crash_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)
 tests_unit_test_ckpt_crash_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=open,--wrap=mkdir,--wrap=pwrite,--wrap=fsync,--wrap=close \
 	-Wl,--wrap=rename,--wrap=renameat2,--wrap=unlink,--wrap=unlinkat,--wrap=symlink,--wrap=posix_fallocate,--wrap=ftruncate
 tests_unit_test_ckpt_crash_LDADD = $(AP_CKPT_TEST_LDADD)
+check_PROGRAMS += tests/support/ckpt_make
+tests_support_ckpt_make_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)
+tests_support_ckpt_make_LDADD = $(AP_CKPT_TEST_LDADD)
+dist_check_SCRIPTS += tests/cli/ckpt_test.sh tests/cli/ckpt_h5py_test.sh
+TESTS += tests/cli/ckpt_test.sh tests/cli/ckpt_h5py_test.sh
 endif

@@ -12,6 +12,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/suggest.h"
+#include "ckpt/statedir.h"
 #include "ckpt/store.h"
 #include "cli/ckpt_tools.h"
 #include "cli/verbs.h"
@@ -98,7 +99,7 @@ static ap_status verify(const char *path, int json, struct ap_error *err)
     int count = 0, bad = 0;
     ap_status worst = AP_OK;
     snprintf(manifest, sizeof manifest, "%s/manifest.json", path);
-    int single = ap_io_exists(manifest);
+    int single = ap_io_exists(manifest) || ap_statedir_step(path) >= 0; /* a state, whole or not */
     if (!single) {
         AP_TRY(ap_ckpt_list(path, &list, &count, err));
         if (count == 0) {
