@@ -7,6 +7,8 @@
 #include <string.h>
 
 #include "backend/backend.h"
+#include "backend/plugin.h"
+#include "base/log.h"
 
 #define AP_OP_NAME(op) #op,
 static const char *const op_names[] = {AP_OPS(AP_OP_NAME)};
@@ -48,9 +50,8 @@ const char *const *ap_backend_names(void)
 
 static const struct ap_backend_ops *find(const char *name)
 {
-    const char *wanted = name && strcmp(name, "auto") != 0 ? name : "cpu";
     for (size_t i = 0; i < REGISTRY_COUNT; i++) {
-        if (strcmp(registry[i]->name, wanted) == 0)
+        if (strcmp(registry[i]->name, name) == 0)
             return registry[i];
     }
     return NULL;
@@ -61,28 +62,39 @@ static void resolve(struct ap_backend *be)
 {
     const struct ap_op_table *own = &be->vt->ops;
     const struct ap_op_table *ref = &ap_backend_reference.ops;
-#define AP_OP_RESOLVE(op)                                                                                              \
-    be->ops.op = own->op ? own->op : be->vt->is_host && ref->op ? ref->op : unsupported_##op;
+#define AP_OP_RESOLVE(op) be->ops.op = own->op ? own->op : be->vt->is_host && ref->op ? ref->op : unsupported_##op;
     AP_OPS(AP_OP_RESOLVE)
 #undef AP_OP_RESOLVE
 }
 
-ap_status ap_backend_open(const char *name, int device, struct ap_pool *pool, struct ap_backend **be_p,
-                          struct ap_error *err)
+/* A compiled-in backend or a plug-in. */
+static ap_status lookup(const char *name, const struct ap_backend_ops **vt_p, struct ap_error *err)
 {
-    const struct ap_backend_ops *vt = find(name);
-    if (!vt) {
-        ap_error_set(err, AP_ERR_UNSUPPORTED, "there is no backend named '%s'", name);
-#ifdef AP_HAVE_ONEDNN
-        ap_error_hint(err, "backends of this build: auto, cpu, onednn, reference");
-#else
-        ap_error_hint(err, "backends of this build: auto, cpu, reference");
-#endif
-        return AP_ERR_UNSUPPORTED;
+    *vt_p = find(name);
+    if (*vt_p)
+        return AP_OK;
+    ap_status status = ap_backend_plugin_open(name, vt_p, err);
+    if (status != AP_ERR_NOTFOUND)
+        return status;
+    if (strcmp(name, "cuda") == 0) { /* a known name: the environment lacks it */
+        if (err)
+            err->status = AP_ERR_ENV;
+        return AP_ERR_ENV;
     }
-    if (vt->size != sizeof(*vt) || vt->abi != AP_BACKEND_ABI)
-        return ap_error_set(err, AP_ERR_ENV, "backend %s has interface version %d, this program needs %d", vt->name,
-                            vt->abi, AP_BACKEND_ABI);
+    ap_error_set(err, AP_ERR_UNSUPPORTED, "there is no backend named '%s'", name);
+#ifdef AP_HAVE_ONEDNN
+    ap_error_hint(err, "backends of this build: auto, cpu, onednn, reference; as a plug-in: cuda");
+#else
+    ap_error_hint(err, "backends of this build: auto, cpu, reference; as a plug-in: cuda");
+#endif
+    return AP_ERR_UNSUPPORTED;
+}
+
+static ap_status open_named(const char *name, int device, struct ap_pool *pool, struct ap_backend **be_p,
+                            struct ap_error *err)
+{
+    const struct ap_backend_ops *vt = NULL;
+    AP_TRY(lookup(name, &vt, err));
     struct ap_backend *be = calloc(1, sizeof(*be));
     if (!be)
         return ap_error_set(err, AP_ERR_NOMEM, "out of memory while opening backend %s", vt->name);
@@ -104,6 +116,21 @@ ap_status ap_backend_open(const char *name, int device, struct ap_pool *pool, st
     }
     *be_p = be;
     return AP_OK;
+}
+
+ap_status ap_backend_open(const char *name, int device, struct ap_pool *pool, struct ap_backend **be_p,
+                          struct ap_error *err)
+{
+    if (name && strcmp(name, "auto") != 0)
+        return open_named(name, device, pool, be_p, err);
+    if (ap_backend_plugin_likely("cuda")) {
+        struct ap_error why = {0};
+        ap_status status = open_named("cuda", device, pool, be_p, &why);
+        if (status == AP_OK)
+            return AP_OK;
+        ap_info("backend auto takes cpu: %s", why.text);
+    }
+    return open_named("cpu", device, pool, be_p, err);
 }
 
 void ap_backend_close(struct ap_backend *be)

@@ -2,6 +2,7 @@
  * Parity cases: matrix products, embedding, norms, rotary embedding, SwiGLU, column copies, vector operations. */
 #include "config.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -18,9 +19,9 @@ static ap_status call_gemm(struct ap_backend *be, const ap_tensor *t, const void
 
 void hx_case_gemm(struct hx *h)
 {
-    static const int64_t shapes[][3] = {{1, 1, 1},   {3, 5, 7},    {64, 48, 32}, {65, 130, 33}, {0, 4, 4}, {4, 0, 3},
-                                        {4, 3, 0},   {128, 96, 256}, {1, 200, 64}, {200, 1, 64}, {17, 19, 300},
-                                        {257, 67, 41}};
+    static const int64_t shapes[][3] = {{1, 1, 1},    {3, 5, 7},    {64, 48, 32},  {65, 130, 33},
+                                        {0, 4, 4},    {4, 0, 3},    {4, 3, 0},     {128, 96, 256},
+                                        {1, 200, 64}, {200, 1, 64}, {17, 19, 300}, {257, 67, 41}};
     for (size_t s = 0; s < sizeof(shapes) / sizeof(shapes[0]); s++) {
         for (int flags = 0; flags < 8; flags++) {
             struct ap_gemm_args a = {.trans_a = flags & 1, .trans_b = flags >> 1 & 1, .accumulate = flags >> 2 & 1};
@@ -31,7 +32,7 @@ void hx_case_gemm(struct hx *h)
             hx_begin(h);
             hx_add2(h, "a", HX_IN, HX_REAL, a.trans_a ? k : m, a.trans_a ? m : k);
             hx_add2(h, "b", HX_IN, HX_REAL, a.trans_b ? n : k, a.trans_b ? k : n);
-            hx_add2(h, "c", a.accumulate ? HX_INOUT : HX_OUT, HX_REAL, m, n);
+            hx_add2(h, "c", a.accumulate ? HX_INOUT : HX_OUT, a.trans_a ? HX_STAT : HX_REAL, m, n);
             hx_check(h, what, call_gemm, &a);
         }
     }
@@ -113,7 +114,7 @@ void hx_case_grouped_wgrad(struct hx *h)
         hx_begin(h);
         hx_add2(h, "dy", HX_IN, HX_REAL, rows, g[1]);
         hx_add2(h, "x", HX_IN, HX_REAL, rows, g[2]);
-        hx_add3(h, "dw", HX_INOUT, HX_REAL, g[0], g[1], g[2]);
+        hx_add3(h, "dw", HX_INOUT, HX_STAT, g[0], g[1], g[2]);
         add_groups(h, 2, g[0], a.w_stride, group_rows[s]);
         hx_check(h, what, call_grouped_wgrad, &a);
     }
@@ -161,7 +162,7 @@ void hx_case_embed_bwd(struct hx *h)
         hx_begin(h);
         hx_add2(h, "dout", HX_IN, HX_REAL, e[0], e[2]);
         random_ids(h, hx_add1(h, "ids", HX_IN, AP_I32, e[0]), e[1]);
-        hx_add2(h, "dtable", HX_INOUT, HX_REAL, e[1], e[2]);
+        hx_add2(h, "dtable", HX_INOUT, HX_STAT, e[1], e[2]);
         hx_check(h, "random ids", call_embed_bwd, NULL);
     }
 }
@@ -189,8 +190,8 @@ static ap_status call_rmsnorm_bwd(struct ap_backend *be, const ap_tensor *t, con
 }
 
 /* {rows, d, x_stride, dx_stride} */
-static const int64_t norm_shapes[][4] = {{4, 8, 0, 0}, {5, 33, 40, 47}, {0, 16, 0, 0}, {1, 1, 0, 0}, {130, 192, 0, 200},
-                                         {67, 7, 7, 0}};
+static const int64_t norm_shapes[][4] = {{4, 8, 0, 0}, {5, 33, 40, 47},    {0, 16, 0, 0},
+                                         {1, 1, 0, 0}, {130, 192, 0, 200}, {67, 7, 7, 0}};
 
 void hx_case_rmsnorm_fwd(struct hx *h)
 {
@@ -202,7 +203,7 @@ void hx_case_rmsnorm_fwd(struct hx *h)
             hx_strided(h, hx_add2(h, "x", HX_IN, HX_REAL, n[0], n[1]), n[1], n[2], n[2] ? 2 : 0);
             hx_add1(h, "w", HX_IN, HX_REAL, n[1]);
             hx_add2(h, "y", HX_OUT, HX_REAL, n[0], n[1]);
-            hx_add1(h, "rstd", keep ? HX_OUT : HX_ABSENT, HX_REAL, n[0]);
+            hx_add1(h, "rstd", keep ? HX_OUT : HX_ABSENT, HX_STAT, n[0]);
             hx_check(h, n[2] ? "strided" : "dense", call_rmsnorm_fwd, &a);
         }
     }
@@ -218,12 +219,12 @@ void hx_case_rmsnorm_bwd(struct hx *h)
             hx_add2(h, "dy", HX_IN, HX_REAL, n[0], n[1]);
             hx_strided(h, hx_add2(h, "x", HX_IN, HX_REAL, n[0], n[1]), n[1], n[2], n[2] ? 3 : 0);
             hx_add1(h, "w", HX_IN, HX_REAL, n[1]);
-            int rstd = hx_add1(h, "rstd", HX_IN, HX_REAL, n[0]);
+            int rstd = hx_add1(h, "rstd", HX_IN, HX_STAT, n[0]);
             for (int64_t i = 0; i < n[0]; i++)
                 hx_values(h, rstd)[i] = (double)(float)(0.5 + hx_uniform(h));
             int dx = hx_add2(h, "dx", a.accumulate ? HX_INOUT : HX_OUT, HX_REAL, n[0], n[1]);
             hx_strided(h, dx, n[1], n[3], n[3] ? 1 : 0);
-            hx_add1(h, "dw", flags & 2 ? HX_INOUT : HX_ABSENT, HX_REAL, n[1]);
+            hx_add1(h, "dw", flags & 2 ? HX_INOUT : HX_ABSENT, HX_STAT, n[1]);
             hx_check(h, n[2] ? "strided" : "dense", call_rmsnorm_bwd, &a);
         }
     }
@@ -242,8 +243,8 @@ static ap_status call_rope(struct ap_backend *be, const ap_tensor *t, const void
 void hx_case_rope(struct hx *h)
 {
     /* {tokens, heads, width, r, x_stride} */
-    static const int64_t shapes[][5] = {{6, 2, 8, 4, 0}, {33, 3, 13, 6, 50}, {0, 2, 4, 4, 0}, {70, 1, 24, 24, 24},
-                                        {5, 4, 192, 64, 0}, {3, 1, 5, 0, 0}};
+    static const int64_t shapes[][5] = {{6, 2, 8, 4, 0},     {33, 3, 13, 6, 50}, {0, 2, 4, 4, 0},
+                                        {70, 1, 24, 24, 24}, {5, 4, 192, 64, 0}, {3, 1, 5, 0, 0}};
     for (size_t s = 0; s < sizeof(shapes) / sizeof(shapes[0]); s++) {
         for (int inverse = 0; inverse < 2; inverse++) {
             const int64_t *n = shapes[s];
@@ -251,8 +252,8 @@ void hx_case_rope(struct hx *h)
             hx_begin(h);
             int x = hx_add3(h, "x", HX_INOUT, HX_REAL, n[0], n[1], n[2]);
             hx_strided(h, x, n[1] * n[2], n[4], n[4] ? 1 : 0);
-            hx_add2(h, "cos", HX_IN, HX_REAL, 90, n[3] / 2);
-            hx_add2(h, "sin", HX_IN, HX_REAL, 90, n[3] / 2);
+            hx_add2(h, "cos", HX_IN, HX_STAT, 90, n[3] / 2);
+            hx_add2(h, "sin", HX_IN, HX_STAT, 90, n[3] / 2);
             random_ids(h, hx_add1(h, "positions", HX_IN, AP_I32, n[0]), 90);
             hx_check(h, inverse ? "inverse" : "forward", call_rope, &a);
         }
@@ -316,8 +317,8 @@ static ap_status call_split_cols(struct ap_backend *be, const ap_tensor *t, cons
 void hx_case_split_cols(struct hx *h)
 {
     /* {rows, source width, destination width, source column, destination column, columns} */
-    static const int64_t shapes[][6] = {{3, 8, 8, 0, 0, 8}, {5, 7, 12, 2, 6, 5}, {0, 4, 4, 1, 1, 2}, {40, 64, 33, 31, 0, 33},
-                                        {2, 5, 5, 3, 3, 0}};
+    static const int64_t shapes[][6] = {
+        {3, 8, 8, 0, 0, 8}, {5, 7, 12, 2, 6, 5}, {0, 4, 4, 1, 1, 2}, {40, 64, 33, 31, 0, 33}, {2, 5, 5, 3, 3, 0}};
     for (size_t s = 0; s < sizeof(shapes) / sizeof(shapes[0]); s++) {
         for (int accumulate = 0; accumulate < 2; accumulate++) {
             const int64_t *n = shapes[s];
@@ -387,7 +388,7 @@ void hx_case_sum_tokens(struct hx *h)
 {
     for (size_t s = 0; s < LENGTHS; s++) {
         hx_begin(h);
-        hx_add1(h, "x", HX_IN, HX_REAL, lengths[s]);
+        hx_add1(h, "x", HX_IN, HX_STAT, lengths[s]);
         hx_add1(h, "out", HX_INOUT, AP_F64, 1);
         hx_check(h, "random", call_sum_tokens, NULL);
     }
@@ -413,9 +414,11 @@ static ap_status call_cast(struct ap_backend *be, const ap_tensor *t, const void
 /* bf16 by hand: cut to 8 bits of precision, rounding half to even, by scaling with powers of two. */
 static void check_bf16(struct hx *h)
 {
-    static const struct { float x; uint16_t want; } known[] = {
-        {0.0f, 0x0000}, {1.0f, 0x3f80}, {-2.5f, 0xc020}, {1.00390625f, 0x3f80}, {1.01171875f, 0x3f82},
-        {3.0e38f, 0x7f62}, {3.4e38f, 0x7f80}, {1.0e-40f, 0x0001}, {-0.0f, 0x8000}};
+    static const struct {
+        float x;
+        uint16_t want;
+    } known[] = {{0.0f, 0x0000},    {1.0f, 0x3f80},    {-2.5f, 0xc020},    {1.00390625f, 0x3f80}, {1.01171875f, 0x3f82},
+                 {3.0e38f, 0x7f62}, {3.4e38f, 0x7f80}, {1.0e-40f, 0x0001}, {-0.0f, 0x8000}};
     for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
         uint16_t got = 0xffff, *mem = NULL;
         float *x = NULL;
@@ -439,14 +442,14 @@ static void check_bf16(struct hx *h)
 
 void hx_case_cast(struct hx *h)
 {
-    static const int pairs[][2] = {{AP_F32, AP_F64}, {AP_F64, AP_F32}, {AP_F32, AP_BF16}, {AP_BF16, AP_F32},
+    static const int pairs[][2] = {{AP_F32, AP_F64}, {AP_F64, AP_F32},  {AP_F32, AP_BF16}, {AP_BF16, AP_F32},
                                    {AP_F32, AP_F32}, {AP_F64, AP_BF16}, {AP_BF16, AP_F64}};
     for (size_t s = 0; s < LENGTHS; s++) {
         for (size_t p = 0; p < sizeof(pairs) / sizeof(pairs[0]); p++) {
             hx_begin(h);
             int src = hx_add1(h, "src", HX_IN, pairs[p][0], lengths[s]);
-            for (int64_t i = 0; i < lengths[s]; i++) /* bf16 values are given as bits */
-                hx_values(h, src)[i] = pairs[p][0] == AP_BF16 ? (double)hx_below(h, 0x7f00) : (double)(float)(hx_uniform(h) - 0.5);
+            for (int64_t i = 0; i < lengths[s]; i++) /* what a bf16 tensor cannot hold is rounded on its way in */
+                hx_values(h, src)[i] = (double)(float)ldexp(hx_uniform(h) - 0.5, (int)hx_below(h, 120) - 60);
             hx_add1(h, "dst", HX_OUT, pairs[p][1], lengths[s]);
             hx_check(h, "random", call_cast, NULL);
         }
@@ -465,6 +468,7 @@ static ap_status call_adamw(struct ap_backend *be, const ap_tensor *t, const voi
     a.w_new = in_place ? t[0] : t[4];
     a.m_new = in_place ? t[2] : t[5];
     a.v_new = in_place ? t[3] : t[6];
+    a.w_bf16 = t[7];
     return be->ops.adamw(be->stream, &a);
 }
 
@@ -472,19 +476,25 @@ void hx_case_adamw(struct hx *h)
 {
     for (size_t s = 0; s < LENGTHS; s++) {
         for (int in_place = 0; in_place < 2; in_place++) {
-            struct ap_adamw_args a = {.lr = 1e-3, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1,
-                                      .grad_scale = 0.7, .step = 1 + (int64_t)s * 5};
+            struct ap_adamw_args a = {.lr = 1e-3,
+                                      .beta1 = 0.9,
+                                      .beta2 = 0.95,
+                                      .eps = 1e-8,
+                                      .weight_decay = 0.1,
+                                      .grad_scale = 0.7,
+                                      .step = 1 + (int64_t)s * 5};
             enum hx_role state = in_place ? HX_INOUT : HX_IN, out = in_place ? HX_ABSENT : HX_OUT;
             hx_begin(h);
-            hx_add1(h, "w", state, HX_REAL, lengths[s]);
-            hx_add1(h, "g", HX_IN, HX_REAL, lengths[s]);
-            hx_add1(h, "m", state, HX_REAL, lengths[s]);
-            int v = hx_add1(h, "v", state, HX_REAL, lengths[s]);
+            hx_add1(h, "w", state, HX_STAT, lengths[s]);
+            hx_add1(h, "g", HX_IN, HX_STAT, lengths[s]);
+            hx_add1(h, "m", state, HX_STAT, lengths[s]);
+            int v = hx_add1(h, "v", state, HX_STAT, lengths[s]);
             for (int64_t i = 0; i < lengths[s]; i++)
                 hx_values(h, v)[i] = (double)(float)hx_uniform(h);
-            hx_add1(h, "w_new", out, HX_REAL, lengths[s]);
-            hx_add1(h, "m_new", out, HX_REAL, lengths[s]);
-            hx_add1(h, "v_new", out, HX_REAL, lengths[s]);
+            hx_add1(h, "w_new", out, HX_STAT, lengths[s]);
+            hx_add1(h, "m_new", out, HX_STAT, lengths[s]);
+            hx_add1(h, "v_new", out, HX_STAT, lengths[s]);
+            hx_add1(h, "w_bf16", h->type == AP_BF16 ? HX_OUT : HX_ABSENT, AP_BF16, lengths[s]);
             hx_check(h, in_place ? "in place" : "apart", call_adamw, &a);
         }
     }

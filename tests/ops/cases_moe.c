@@ -8,9 +8,9 @@
 #include "harness.h"
 
 /* {sequences, T, heads, n, r, v, gap after a rope key} */
-static const int64_t attn_shapes[][7] = {{1, 1, 1, 1, 0, 1, 0},  {2, 7, 3, 4, 2, 5, 3},    {1, 65, 2, 16, 8, 12, 0},
-                                         {3, 33, 2, 9, 6, 7, 5}, {2, 128, 4, 32, 16, 32, 64}, {0, 0, 2, 4, 2, 4, 0},
-                                         {1, 200, 1, 24, 8, 24, 0}};
+static const int64_t attn_shapes[][7] = {
+    {1, 1, 1, 1, 0, 1, 0},       {2, 7, 3, 4, 2, 5, 3}, {1, 65, 2, 16, 8, 12, 0}, {3, 33, 2, 9, 6, 7, 5},
+    {2, 128, 4, 32, 16, 32, 64}, {0, 0, 2, 4, 2, 4, 0}, {1, 200, 1, 24, 8, 24, 0}};
 #define ATTN_SHAPES (sizeof(attn_shapes) / sizeof(attn_shapes[0]))
 
 /* Documents: kind 0 one per sequence, 1 random lengths, 2 every token its own. */
@@ -67,7 +67,7 @@ static void add_attention(struct hx *h, const int64_t *n, int documents)
     hx_strided(h, hx_add2(h, "kr", HX_IN, HX_REAL, rows, n[4]), n[4], n[4] + n[6], n[6]);
     fill_first(h, hx_add1(h, "first", HX_IN, AP_I32, rows), n[0], n[1], documents);
     hx_add3(h, "out", HX_OUT, HX_REAL, rows, n[2], n[5]);
-    hx_add2(h, "lse", HX_OUT, HX_REAL, rows, n[2]);
+    hx_add2(h, "lse", HX_OUT, HX_STAT, rows, n[2]);
 }
 
 void hx_case_mla_attn_fwd(struct hx *h)
@@ -75,8 +75,8 @@ void hx_case_mla_attn_fwd(struct hx *h)
     for (size_t s = 0; s < ATTN_SHAPES; s++) {
         for (int documents = 0; documents < 3; documents++) {
             const int64_t *n = attn_shapes[s];
-            struct ap_mla_attn_fwd_args a = {.seqs = n[0], .n = n[3], .r = n[4], .v = n[5], .scale = 0.4,
-                                             .kr_stride = n[6] ? n[4] + n[6] : 0};
+            struct ap_mla_attn_fwd_args a = {
+                .seqs = n[0], .n = n[3], .r = n[4], .v = n[5], .scale = 0.4, .kr_stride = n[6] ? n[4] + n[6] : 0};
             char what[64];
             snprintf(what, sizeof(what), "shape %zu, documents %d", s, documents);
             add_attention(h, n, documents);
@@ -91,8 +91,13 @@ void hx_case_mla_attn_bwd(struct hx *h)
         for (int documents = 0; documents < 3; documents++) {
             const int64_t *n = attn_shapes[s];
             int64_t rows = n[0] * n[1], stride = n[4] + n[6];
-            struct ap_mla_attn_bwd_args a = {.seqs = n[0], .n = n[3], .r = n[4], .v = n[5], .scale = 0.4,
-                                             .kr_stride = n[6] ? stride : 0, .dkr_stride = n[6] ? stride + 1 : 0};
+            struct ap_mla_attn_bwd_args a = {.seqs = n[0],
+                                             .n = n[3],
+                                             .r = n[4],
+                                             .v = n[5],
+                                             .scale = 0.4,
+                                             .kr_stride = n[6] ? stride : 0,
+                                             .dkr_stride = n[6] ? stride + 1 : 0};
             char what[64];
             snprintf(what, sizeof(what), "shape %zu, documents %d", s, documents);
             add_attention(h, n, documents);
@@ -107,9 +112,9 @@ void hx_case_mla_attn_bwd(struct hx *h)
 }
 
 /* {tokens, experts, K, groups, groups kept} */
-static const int64_t route_shapes[][5] = {{5, 4, 2, 1, 1},    {33, 16, 4, 4, 2}, {7, 12, 3, 3, 2}, {0, 8, 2, 2, 1},
-                                          {64, 64, 6, 8, 3},  {3, 1, 1, 1, 1},   {9, 8, 1, 8, 2},  {21, 30, 5, 5, 3},
-                                          {4, 6, 6, 1, 1}};
+static const int64_t route_shapes[][5] = {{5, 4, 2, 1, 1}, {33, 16, 4, 4, 2}, {7, 12, 3, 3, 2},
+                                          {0, 8, 2, 2, 1}, {64, 64, 6, 8, 3}, {3, 1, 1, 1, 1},
+                                          {9, 8, 1, 8, 2}, {21, 30, 5, 5, 3}, {4, 6, 6, 1, 1}};
 #define ROUTE_SHAPES (sizeof(route_shapes) / sizeof(route_shapes[0]))
 
 static ap_status call_router_fwd(struct ap_backend *be, const ap_tensor *t, const void *params)
@@ -126,21 +131,21 @@ static ap_status call_router_fwd(struct ap_backend *be, const ap_tensor *t, cons
 
 static void route_case(struct hx *h, const int64_t *n, int kind, int norm, int ties)
 {
-    struct ap_router_fwd_args a = {.kind = kind, .groups = (int)n[3], .groups_kept = (int)n[4], .norm_topk = norm,
-                                   .scaling = 2.5};
+    struct ap_router_fwd_args a = {
+        .kind = kind, .groups = (int)n[3], .groups_kept = (int)n[4], .norm_topk = norm, .scaling = 2.5};
     char what[64];
     snprintf(what, sizeof(what), "experts %lld, kind %d, norm %d, ties %d", (long long)n[1], kind, norm, ties);
     hx_begin(h);
-    int logits = hx_add2(h, "logits", HX_IN, HX_REAL, n[0], n[1]);
+    int logits = hx_add2(h, "logits", HX_IN, HX_STAT, n[0], n[1]);
     /* Ties: few different values, so that many experts and groups are exactly equal. */
     for (int64_t i = 0; ties && i < n[0] * n[1]; i++)
         hx_values(h, logits)[i] = (double)hx_below(h, 2) - 0.5;
-    int bias = hx_add1(h, "bias", kind == AP_GATE_SIGMOID_NOAUX && !ties ? HX_IN : HX_ABSENT, HX_REAL, n[1]);
+    int bias = hx_add1(h, "bias", kind == AP_GATE_SIGMOID_NOAUX && !ties ? HX_IN : HX_ABSENT, HX_STAT, n[1]);
     for (int64_t i = 0; i < n[1]; i++)
         hx_values(h, bias)[i] = (double)(float)(0.1 * hx_values(h, bias)[i] - 0.4);
-    hx_add2(h, "scores", HX_OUT, HX_REAL, n[0], n[1]);
+    hx_add2(h, "scores", HX_OUT, HX_STAT, n[0], n[1]);
     hx_add2(h, "ids", HX_OUT, AP_I32, n[0], n[2]);
-    hx_add2(h, "gates", HX_OUT, HX_REAL, n[0], n[2]);
+    hx_add2(h, "gates", HX_OUT, HX_STAT, n[0], n[2]);
     hx_add1(h, "counts", HX_OUT, AP_I32, n[1]);
     hx_check(h, what, call_router_fwd, &a);
 }
@@ -193,12 +198,12 @@ void hx_case_router_bwd(struct hx *h)
             const int64_t *n = route_shapes[s];
             struct ap_router_bwd_args a = {.kind = flags % 3, .norm_topk = flags / 3 & 1, .scaling = 1.5};
             hx_begin(h);
-            positive(h, hx_add2(h, "scores", HX_IN, HX_REAL, n[0], n[1]));
+            positive(h, hx_add2(h, "scores", HX_IN, HX_STAT, n[0], n[1]));
             random_choice(h, hx_add2(h, "ids", HX_IN, AP_I32, n[0], n[2]), n[1]);
-            hx_add2(h, "gates", HX_IN, HX_REAL, n[0], n[2]);
-            hx_add2(h, "dgates", HX_IN, HX_REAL, n[0], n[2]);
-            hx_add2(h, "dscores_extra", flags >= 6 ? HX_IN : HX_ABSENT, HX_REAL, n[0], n[1]);
-            hx_add2(h, "dlogits", HX_OUT, HX_REAL, n[0], n[1]);
+            hx_add2(h, "gates", HX_IN, HX_STAT, n[0], n[2]);
+            hx_add2(h, "dgates", HX_IN, HX_STAT, n[0], n[2]);
+            hx_add2(h, "dscores_extra", flags >= 6 ? HX_IN : HX_ABSENT, HX_STAT, n[0], n[1]);
+            hx_add2(h, "dlogits", HX_OUT, HX_STAT, n[0], n[1]);
             hx_check(h, "random", call_router_bwd, &a);
         }
     }
@@ -217,17 +222,21 @@ static ap_status call_seq_balance(struct ap_backend *be, const ap_tensor *t, con
 void hx_case_seq_balance(struct hx *h)
 {
     /* {sequences, T, experts, K, group size, M} */
-    static const int64_t shapes[][6] = {{1, 5, 4, 2, 0, 0}, {3, 16, 16, 4, 4, 0}, {2, 9, 12, 3, 3, 2}, {0, 0, 8, 2, 0, 0},
-                                        {4, 32, 8, 1, 1, 0}, {1, 20, 30, 6, 5, 3}};
+    static const int64_t shapes[][6] = {{1, 5, 4, 2, 0, 0}, {3, 16, 16, 4, 4, 0}, {2, 9, 12, 3, 3, 2},
+                                        {0, 0, 8, 2, 0, 0}, {4, 32, 8, 1, 1, 0},  {1, 20, 30, 6, 5, 3}};
     for (size_t s = 0; s < sizeof(shapes) / sizeof(shapes[0]); s++) {
         for (int flags = 0; flags < 6; flags++) {
             const int64_t *n = shapes[s];
-            struct ap_seq_balance_args a = {.seqs = n[0], .kind = flags % 3, .accumulate_dscores = flags / 3,
-                                            .group_size = n[4], .comm_groups_kept = n[5], .weight = 0.3};
+            struct ap_seq_balance_args a = {.seqs = n[0],
+                                            .kind = flags % 3,
+                                            .accumulate_dscores = flags / 3,
+                                            .group_size = n[4],
+                                            .comm_groups_kept = n[5],
+                                            .weight = 0.3};
             hx_begin(h);
-            positive(h, hx_add2(h, "scores", HX_IN, HX_REAL, n[0] * n[1], n[2]));
+            positive(h, hx_add2(h, "scores", HX_IN, HX_STAT, n[0] * n[1], n[2]));
             random_choice(h, hx_add2(h, "ids", HX_IN, AP_I32, n[0] * n[1], n[3]), n[2]);
-            hx_add2(h, "dscores", a.accumulate_dscores ? HX_INOUT : HX_OUT, HX_REAL, n[0] * n[1], n[2]);
+            hx_add2(h, "dscores", a.accumulate_dscores ? HX_INOUT : HX_OUT, HX_STAT, n[0] * n[1], n[2]);
             hx_add1(h, "loss", HX_INOUT, AP_F64, 1);
             hx_check(h, "random", call_seq_balance, &a);
         }
@@ -327,7 +336,7 @@ void hx_case_moe_combine_fwd(struct hx *h)
         const int64_t *n = move_shapes[s];
         hx_begin(h);
         hx_add2(h, "ys", HX_IN, HX_REAL, n[0] * n[1], n[2]);
-        hx_add2(h, "gates", HX_IN, HX_REAL, n[0], n[1]);
+        hx_add2(h, "gates", HX_IN, HX_STAT, n[0], n[1]);
         permutation(h, hx_add2(h, "row_of", HX_IN, AP_I32, n[0], n[1]), -1, n[1]);
         hx_add2(h, "out", HX_INOUT, HX_REAL, n[0], n[2]);
         hx_check(h, "random", call_combine_fwd, NULL);
@@ -348,10 +357,10 @@ void hx_case_moe_combine_bwd(struct hx *h)
         hx_begin(h);
         hx_add2(h, "dout", HX_IN, HX_REAL, n[0], n[2]);
         hx_add2(h, "ys", HX_IN, HX_REAL, n[0] * n[1], n[2]);
-        hx_add2(h, "gates", HX_IN, HX_REAL, n[0], n[1]);
+        hx_add2(h, "gates", HX_IN, HX_STAT, n[0], n[1]);
         permutation(h, hx_add2(h, "row_of", HX_IN, AP_I32, n[0], n[1]), -1, n[1]);
         hx_add2(h, "dys", HX_OUT, HX_REAL, n[0] * n[1], n[2]);
-        hx_add2(h, "dgates", HX_OUT, HX_REAL, n[0], n[1]);
+        hx_add2(h, "dgates", HX_OUT, HX_STAT, n[0], n[1]);
         hx_check(h, "random", call_combine_bwd, NULL);
     }
 }
@@ -376,7 +385,7 @@ void hx_case_cross_entropy(struct hx *h)
             int targets = hx_add1(h, "targets", HX_IN, AP_I32, n[0]);
             for (int64_t i = 0; i < n[0]; i++)
                 hx_values(h, targets)[i] = (double)(i % 4 == 2 ? -1 : hx_below(h, n[1]));
-            hx_add1(h, "loss", HX_OUT, HX_REAL, n[0]);
+            hx_add1(h, "loss", HX_OUT, HX_STAT, n[0]);
             hx_add2(h, "dlogits", mode == 1 ? HX_OUT : HX_ABSENT, HX_REAL, n[0], n[1]);
             hx_check(h, "random", call_cross_entropy, &mode);
         }

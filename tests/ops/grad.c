@@ -137,8 +137,13 @@ struct grouped {
 static double grouped_loss(void *ctx)
 {
     struct grouped *l = ctx;
-    struct ap_grouped_gemm_args a = {T2(l->x, l->rows, l->in), T3(l->w, 3, l->out, l->in), T2(l->y, l->rows, l->out),
-                                     ap_tensor_1d(l->offsets, AP_I32, 4), l->stride, 1, 0};
+    struct ap_grouped_gemm_args a = {T2(l->x, l->rows, l->in),
+                                     T3(l->w, 3, l->out, l->in),
+                                     T2(l->y, l->rows, l->out),
+                                     ap_tensor_1d(l->offsets, AP_I32, 4),
+                                     l->stride,
+                                     1,
+                                     0};
     gx_status(l->g, "grouped_gemm", l->g->be->ops.grouped_gemm(l->g->be->stream, &a));
     return gx_dot(l->y, l->u, l->rows * l->out);
 }
@@ -146,10 +151,13 @@ static double grouped_loss(void *ctx)
 static void check_grouped(struct gx *g)
 {
     int32_t offsets[4] = {0, 4, 4, 7};
-    struct grouped l = {g, 7, 4, 3, 14, gx_random(g, 28, 1), gx_random(g, 42, 1), gx_zeros(21), gx_random(g, 21, 1), offsets};
+    struct grouped l = {
+        g, 7, 4, 3, 14, gx_random(g, 28, 1), gx_random(g, 42, 1), gx_zeros(21), gx_random(g, 21, 1), offsets};
     double *dx = gx_zeros(28), *dw = gx_zeros(42);
-    struct ap_grouped_gemm_args in = {T2(l.u, 7, 3), T3(l.w, 3, 3, 4), T2(dx, 7, 4), ap_tensor_1d(offsets, AP_I32, 4), 14, 0, 0};
-    struct ap_grouped_wgrad_args wg = {T2(l.u, 7, 3), T2(l.x, 7, 4), T3(dw, 3, 3, 4), ap_tensor_1d(offsets, AP_I32, 4), 14};
+    struct ap_grouped_gemm_args in = {
+        T2(l.u, 7, 3), T3(l.w, 3, 3, 4), T2(dx, 7, 4), ap_tensor_1d(offsets, AP_I32, 4), 14, 0, 0};
+    struct ap_grouped_wgrad_args wg = {T2(l.u, 7, 3), T2(l.x, 7, 4), T3(dw, 3, 3, 4), ap_tensor_1d(offsets, AP_I32, 4),
+                                       14};
     gx_status(g, "grouped_gemm", g->be->ops.grouped_gemm(g->be->stream, &in));
     gx_status(g, "grouped_wgrad", g->be->ops.grouped_wgrad(g->be->stream, &wg));
     gx_compare(g, "grouped_gemm, input gradient, one empty group", grouped_loss, &l, l.x, dx, 28);
@@ -201,7 +209,8 @@ static void check_norm(struct gx *g)
 {
     struct norm l = {g, 8, gx_random(g, 32, 1), gx_random(g, 5, 1), gx_zeros(20), gx_random(g, 20, 1), gx_zeros(4)};
     double *dx = gx_zeros(32), *dw = gx_zeros(5);
-    struct ap_rmsnorm_bwd_args b = {T2(l.u, 4, 5), T2(l.x, 4, 5), T1(l.w, 5), T1(l.rstd, 4), T2(dx, 4, 5), T1(dw, 5), 8, 8, 1};
+    struct ap_rmsnorm_bwd_args b = {
+        T2(l.u, 4, 5), T2(l.x, 4, 5), T1(l.w, 5), T1(l.rstd, 4), T2(dx, 4, 5), T1(dw, 5), 8, 8, 1};
     norm_loss(&l);
     gx_status(g, "rmsnorm_bwd", g->be->ops.rmsnorm_bwd(g->be->stream, &b));
     gx_compare(g, "rmsnorm strided, input gradient accumulated", norm_loss, &l, l.x, dx, 32);
@@ -217,7 +226,8 @@ struct rope {
 
 static ap_status rotate(struct gx *g, struct rope *l, double *x, int inverse)
 {
-    struct ap_rope_args a = {T3(x, 3, 2, 6), T2(l->cos, 9, 2), T2(l->sin, 9, 2), ap_tensor_1d(l->positions, AP_I32, 3), 4, 13, inverse};
+    struct ap_rope_args a = {
+        T3(x, 3, 2, 6), T2(l->cos, 9, 2), T2(l->sin, 9, 2), ap_tensor_1d(l->positions, AP_I32, 3), 4, 13, inverse};
     return g->be->ops.rope(g->be->stream, &a);
 }
 

@@ -41,15 +41,21 @@ static double moe_loss(void *ctx)
 static void check_moe(struct gx *g)
 {
     static const int32_t ids[SORTED] = {1, 3, 0, 1, 1, 2, 0, 3, 0, 1};
-    struct moe l = {.g = g, .x = gx_random(g, TOKENS * WIDTH, 1), .gates = gx_random(g, SORTED, 1),
-                    .xs = gx_zeros(SORTED * WIDTH), .ys = gx_zeros(SORTED * WIDTH), .out = gx_zeros(TOKENS * WIDTH),
-                    .base = gx_random(g, TOKENS * WIDTH, 1), .u = gx_random(g, TOKENS * WIDTH, 1)};
+    struct moe l = {.g = g,
+                    .x = gx_random(g, TOKENS * WIDTH, 1),
+                    .gates = gx_random(g, SORTED, 1),
+                    .xs = gx_zeros(SORTED * WIDTH),
+                    .ys = gx_zeros(SORTED * WIDTH),
+                    .out = gx_zeros(TOKENS * WIDTH),
+                    .base = gx_random(g, TOKENS * WIDTH, 1),
+                    .u = gx_random(g, TOKENS * WIDTH, 1)};
     double *dx = gx_zeros(TOKENS * WIDTH), *dgates = gx_zeros(SORTED), *dys = gx_zeros(SORTED * WIDTH);
     memcpy(l.ids, ids, sizeof(ids));
     struct ap_moe_plan_args p = {I2(l.ids, TOKENS, CHOSEN), I1(l.offsets, EXPERTS + 1), I2(l.row_of, TOKENS, CHOSEN),
                                  I1(l.token_of, SORTED)};
-    struct ap_moe_combine_bwd_args c = {T2(l.u, TOKENS, WIDTH), T2(l.ys, SORTED, WIDTH), T2(l.gates, TOKENS, CHOSEN),
-                                        I2(l.row_of, TOKENS, CHOSEN), T2(dys, SORTED, WIDTH), T2(dgates, TOKENS, CHOSEN)};
+    struct ap_moe_combine_bwd_args c = {T2(l.u, TOKENS, WIDTH),      T2(l.ys, SORTED, WIDTH),
+                                        T2(l.gates, TOKENS, CHOSEN), I2(l.row_of, TOKENS, CHOSEN),
+                                        T2(dys, SORTED, WIDTH),      T2(dgates, TOKENS, CHOSEN)};
     struct ap_moe_dispatch_bwd_args d = {T2(dys, SORTED, WIDTH), I2(l.row_of, TOKENS, CHOSEN), T2(dx, TOKENS, WIDTH)};
     gx_status(g, "moe_plan", g->be->ops.moe_plan(g->be->stream, &p));
     moe_loss(&l);
@@ -69,7 +75,8 @@ static void check_moe(struct gx *g)
             printf("not ok moe_plan: choice %d stands in row %d, expected %d\n", i, row, before);
         }
     }
-    free(l.x), free(l.gates), free(l.xs), free(l.ys), free(l.out), free(l.base), free(l.u), free(dx), free(dgates), free(dys);
+    free(l.x), free(l.gates), free(l.xs), free(l.ys), free(l.out), free(l.base), free(l.u), free(dx), free(dgates),
+        free(dys);
 }
 
 enum { ROWS = 5, VOCAB = 7 };
@@ -141,8 +148,10 @@ void gx_adamw(struct gx *g)
     uint16_t bf16 = 0;
     for (int t = 0; t < STEPS; t++) {
         double grad = grads[t], w1 = 0, m1 = 0, v1 = 0;
-        struct ap_adamw_args a = {T1(&w, 1), T1(&grad, 1), T1(&m, 1), T1(&v, 1), T1(&w1, 1), T1(&m1, 1), T1(&v1, 1),
-                                  ap_tensor_1d(&bf16, AP_BF16, 1), lr, b1, b2, eps, wd, gs, t + 1};
+        struct ap_adamw_args a = {T1(&w, 1),  T1(&grad, 1), T1(&m, 1),  T1(&v, 1),
+                                  T1(&w1, 1), T1(&m1, 1),   T1(&v1, 1), ap_tensor_1d(&bf16, AP_BF16, 1),
+                                  lr,         b1,           b2,         eps,
+                                  wd,         gs,           t + 1};
         gx_status(g, "adamw", g->be->ops.adamw(g->be->stream, &a));
         w = w1, m = m1, v = v1;
         double gg = grads[t] * gs, m_hat, v_hat;

@@ -27,9 +27,18 @@ struct attn {
 static double attn_loss(void *ctx)
 {
     struct attn *l = ctx;
-    struct ap_mla_attn_fwd_args a = {T3(l->q, ROWS, HEADS, NOPE + ROPE), T3(l->kv, ROWS, HEADS, NOPE + VDIM),
-                                     T2(l->kr, ROWS, ROPE), I1(l->first, ROWS), T3(l->out, ROWS, HEADS, VDIM),
-                                     T2(l->lse, ROWS, HEADS), SEQS, NOPE, ROPE, VDIM, KR, 0.6};
+    struct ap_mla_attn_fwd_args a = {T3(l->q, ROWS, HEADS, NOPE + ROPE),
+                                     T3(l->kv, ROWS, HEADS, NOPE + VDIM),
+                                     T2(l->kr, ROWS, ROPE),
+                                     I1(l->first, ROWS),
+                                     T3(l->out, ROWS, HEADS, VDIM),
+                                     T2(l->lse, ROWS, HEADS),
+                                     SEQS,
+                                     NOPE,
+                                     ROPE,
+                                     VDIM,
+                                     KR,
+                                     0.6};
     gx_status(l->g, "mla_attn_fwd", l->g->be->ops.mla_attn_fwd(l->g->be->stream, &a));
     return gx_dot(l->out, l->u, (int64_t)ROWS * HEADS * VDIM);
 }
@@ -37,14 +46,32 @@ static double attn_loss(void *ctx)
 static void attention_with(struct gx *g, const char *kind, int32_t *first)
 {
     enum { NQ = ROWS * HEADS * (NOPE + ROPE), NKV = ROWS * HEADS * (NOPE + VDIM), NKR = ROWS * KR };
-    struct attn l = {g, gx_random(g, NQ, 1), gx_random(g, NKV, 1), gx_random(g, NKR, 1),
-                     gx_zeros(ROWS * HEADS * VDIM), gx_zeros(ROWS * HEADS), gx_random(g, ROWS * HEADS * VDIM, 1), first};
+    struct attn l = {g,
+                     gx_random(g, NQ, 1),
+                     gx_random(g, NKV, 1),
+                     gx_random(g, NKR, 1),
+                     gx_zeros(ROWS * HEADS * VDIM),
+                     gx_zeros(ROWS * HEADS),
+                     gx_random(g, ROWS * HEADS * VDIM, 1),
+                     first};
     double *dq = gx_zeros(NQ), *dkv = gx_zeros(NKV), *dkr = gx_zeros(NKR);
-    struct ap_mla_attn_bwd_args b = {
-        T3(l.u, ROWS, HEADS, VDIM), T3(l.q, ROWS, HEADS, NOPE + ROPE), T3(l.kv, ROWS, HEADS, NOPE + VDIM),
-        T2(l.kr, ROWS, ROPE), I1(first, ROWS), T3(l.out, ROWS, HEADS, VDIM), T2(l.lse, ROWS, HEADS),
-        T3(dq, ROWS, HEADS, NOPE + ROPE), T3(dkv, ROWS, HEADS, NOPE + VDIM), T2(dkr, ROWS, ROPE),
-        SEQS, NOPE, ROPE, VDIM, KR, KR, 0.6};
+    struct ap_mla_attn_bwd_args b = {T3(l.u, ROWS, HEADS, VDIM),
+                                     T3(l.q, ROWS, HEADS, NOPE + ROPE),
+                                     T3(l.kv, ROWS, HEADS, NOPE + VDIM),
+                                     T2(l.kr, ROWS, ROPE),
+                                     I1(first, ROWS),
+                                     T3(l.out, ROWS, HEADS, VDIM),
+                                     T2(l.lse, ROWS, HEADS),
+                                     T3(dq, ROWS, HEADS, NOPE + ROPE),
+                                     T3(dkv, ROWS, HEADS, NOPE + VDIM),
+                                     T2(dkr, ROWS, ROPE),
+                                     SEQS,
+                                     NOPE,
+                                     ROPE,
+                                     VDIM,
+                                     KR,
+                                     KR,
+                                     0.6};
     char what[96];
     attn_loss(&l);
     gx_status(g, "mla_attn_bwd", g->be->ops.mla_attn_bwd(g->be->stream, &b));
@@ -75,10 +102,17 @@ struct route {
 
 static ap_status route(struct route *l)
 {
-    struct ap_router_fwd_args a = {
-        T2(l->logits, TOKENS, EXPERTS), T1(l->kind == AP_GATE_SIGMOID_NOAUX ? l->bias : NULL, EXPERTS),
-        T2(l->scores, TOKENS, EXPERTS), I2(l->ids, TOKENS, CHOSEN), T2(l->gates, TOKENS, CHOSEN),
-        I1(l->counts, EXPERTS), l->kind, l->groups, l->kept, l->norm, 2.5};
+    struct ap_router_fwd_args a = {T2(l->logits, TOKENS, EXPERTS),
+                                   T1(l->kind == AP_GATE_SIGMOID_NOAUX ? l->bias : NULL, EXPERTS),
+                                   T2(l->scores, TOKENS, EXPERTS),
+                                   I2(l->ids, TOKENS, CHOSEN),
+                                   T2(l->gates, TOKENS, CHOSEN),
+                                   I1(l->counts, EXPERTS),
+                                   l->kind,
+                                   l->groups,
+                                   l->kept,
+                                   l->norm,
+                                   2.5};
     return l->g->be->ops.router_fwd(l->g->be->stream, &a);
 }
 
@@ -92,9 +126,15 @@ static double route_loss(void *ctx)
 
 static ap_status route_gradient(struct route *l, double *dgates, double *dscores, double *dlogits)
 {
-    struct ap_router_bwd_args b = {T2(l->scores, TOKENS, EXPERTS), I2(l->ids, TOKENS, CHOSEN),
-                                   T2(l->gates, TOKENS, CHOSEN), T2(dgates, TOKENS, CHOSEN),
-                                   T2(dscores, TOKENS, EXPERTS), T2(dlogits, TOKENS, EXPERTS), l->kind, l->norm, 2.5};
+    struct ap_router_bwd_args b = {T2(l->scores, TOKENS, EXPERTS),
+                                   I2(l->ids, TOKENS, CHOSEN),
+                                   T2(l->gates, TOKENS, CHOSEN),
+                                   T2(dgates, TOKENS, CHOSEN),
+                                   T2(dscores, TOKENS, EXPERTS),
+                                   T2(dlogits, TOKENS, EXPERTS),
+                                   l->kind,
+                                   l->norm,
+                                   2.5};
     return l->g->be->ops.router_bwd(l->g->be->stream, &b);
 }
 
@@ -147,18 +187,25 @@ static double balance_loss(void *ctx)
     return b->loss;
 }
 
-static const struct { const char *name; int64_t group, kept; } losses[] = {
-    {"expert-level", 0, 0}, {"device-level", 3, 0}, {"communication", 3, 2}};
+static const struct {
+    const char *name;
+    int64_t group, kept;
+} losses[] = {{"expert-level", 0, 0}, {"device-level", 3, 0}, {"communication", 3, 2}};
 
 static void balance_init(struct gx *g, struct balance *b, int kind, size_t loss)
 {
     route_init(g, &b->r, kind, 1);
     b->dscores = gx_zeros(TOKENS * EXPERTS);
     b->loss = 0;
-    b->a = (struct ap_seq_balance_args){
-        .scores = T2(b->r.scores, TOKENS, EXPERTS), .ids = I2(b->r.ids, TOKENS, CHOSEN),
-        .dscores = T2(b->dscores, TOKENS, EXPERTS), .loss = T1(&b->loss, 1), .seqs = 2, .kind = kind,
-        .group_size = losses[loss].group, .comm_groups_kept = losses[loss].kept, .weight = 0.7};
+    b->a = (struct ap_seq_balance_args){.scores = T2(b->r.scores, TOKENS, EXPERTS),
+                                        .ids = I2(b->r.ids, TOKENS, CHOSEN),
+                                        .dscores = T2(b->dscores, TOKENS, EXPERTS),
+                                        .loss = T1(&b->loss, 1),
+                                        .seqs = 2,
+                                        .kind = kind,
+                                        .group_size = losses[loss].group,
+                                        .comm_groups_kept = losses[loss].kept,
+                                        .weight = 0.7};
 }
 
 /* Known values, softmax gate: with equal scores P_i = 1/E, so that the expert and device losses are the

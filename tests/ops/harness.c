@@ -66,7 +66,7 @@ static void randomize(struct hx *h, struct hx_tensor *t)
 {
     float f;
     t->values = need(calloc((size_t)t->alloc + 1, sizeof(double)));
-    for (int64_t i = 0; i < t->alloc && (t->type == HX_REAL || t->type == AP_F64); i++) {
+    for (int64_t i = 0; i < t->alloc && (t->type < 0 || t->type == AP_F64); i++) {
         ap_rng_normal(SEED, AP_RNG_TEST, h->counter++, &f, 1);
         t->values[i] = (double)f;
     }
@@ -118,12 +118,31 @@ double *hx_values(struct hx *h, int i)
 
 static ap_dtype type_of(const struct hx_tensor *t, ap_dtype real)
 {
+    if (t->type == HX_STAT)
+        return real == AP_BF16 ? AP_F32 : real;
     return t->type == HX_REAL ? real : (ap_dtype)t->type;
 }
 
 static size_t bytes_of(const struct hx_tensor *t, ap_dtype real)
 {
     return (size_t)t->alloc * ap_dtype_size(type_of(t, real));
+}
+
+/* bf16 by arithmetic of our own: the upper half of an f32, rounded to nearest even. */
+static double bf16_value(uint16_t bits)
+{
+    uint32_t wide = (uint32_t)bits << 16;
+    float f;
+    memcpy(&f, &wide, sizeof(f));
+    return (double)f;
+}
+
+static uint16_t bf16_bits(double x)
+{
+    float f = (float)x;
+    uint32_t wide;
+    memcpy(&wide, &f, sizeof(wide));
+    return (uint16_t)((wide + 0x7fffu + (wide >> 16 & 1u)) >> 16);
 }
 
 static double value_at(const unsigned char *bytes, ap_dtype type, int64_t i)
@@ -133,7 +152,7 @@ static double value_at(const unsigned char *bytes, ap_dtype type, int64_t i)
     if (type == AP_F64)
         return ((const double *)(const void *)bytes)[i];
     if (type == AP_BF16)
-        return (double)((const uint16_t *)(const void *)bytes)[i]; /* compared as bits */
+        return bf16_value(((const uint16_t *)(const void *)bytes)[i]);
     return (double)((const int32_t *)(const void *)bytes)[i];
 }
 
@@ -144,7 +163,7 @@ static void value_set(unsigned char *bytes, ap_dtype type, int64_t i, double x)
     else if (type == AP_F64)
         ((double *)(void *)bytes)[i] = x;
     else if (type == AP_BF16)
-        ((uint16_t *)(void *)bytes)[i] = (uint16_t)x;
+        ((uint16_t *)(void *)bytes)[i] = bf16_bits(x);
     else
         ((int32_t *)(void *)bytes)[i] = (int32_t)x;
 }
@@ -202,6 +221,11 @@ static void result_free(struct hx *h, struct result *r)
         free(r->bytes[i]);
 }
 
+static int is_real(ap_dtype type)
+{
+    return type == AP_F32 || type == AP_F64 || type == AP_BF16;
+}
+
 /* Largest |difference| / max |oracle| over the payload; INFINITY where one is not finite or an integer differs. */
 static double difference(const struct hx_tensor *t, ap_dtype real, const unsigned char *got, const unsigned char *want)
 {
@@ -215,7 +239,7 @@ static double difference(const struct hx_tensor *t, ap_dtype real, const unsigne
         if (!payload(t, i))
             continue;
         double a = value_at(got, type, i), b = value_at(want, oracle_type, i);
-        if (type != AP_F32 && type != AP_F64 && a != b)
+        if (!is_real(type) && a != b)
             return INFINITY;
         if (!isfinite(a) || !isfinite(b))
             return INFINITY;
@@ -257,7 +281,8 @@ static void check_sensitive(struct hx *h, const char *what, int i, unsigned char
     }
     if (last < 0)
         return;
-    double kept = value_at(got, type, last), step = type == AP_F32 || type == AP_F64 ? 1e-2 * (scale > 0 ? scale : 1.0) : 1;
+    double kept = value_at(got, type, last), part = fmax(1e-2, 4 * h->tolerance);
+    double step = is_real(type) ? part * (scale > 0 ? scale : 1.0) : 1;
     value_set(got, type, last, kept + step);
     if (difference(t, h->type, got, want) <= h->tolerance)
         hx_fail(h, what, "a wrong element of %s would go unnoticed", t->name);
@@ -270,7 +295,8 @@ static void check_output(struct hx *h, const char *what, int i, const struct res
     double tolerance = h->type == AP_F64 ? h->tolerance * 1e-8 : h->tolerance;
     double d = difference(t, h->type, got->bytes[i], want->bytes[i]);
     if (!(d <= tolerance))
-        hx_fail(h, what, "%s differs from the oracle by %.3g of its largest element, allowed %.3g", t->name, d, tolerance);
+        hx_fail(h, what, "%s differs from the oracle by %.3g of its largest element, allowed %.3g", t->name, d,
+                tolerance);
     if (d > h->worst || !h->worst_tensor) {
         h->worst = d;
         h->worst_tensor = t->name;
@@ -278,11 +304,23 @@ static void check_output(struct hx *h, const char *what, int i, const struct res
     check_sensitive(h, what, i, got->bytes[i], want->bytes[i]);
 }
 
+/* Both sides of a bf16 comparison start from numbers that bf16 holds. */
+static void round_inputs(struct hx *h)
+{
+    for (int i = 0; i < h->count; i++) {
+        for (int64_t e = 0; h->t[i].type == HX_REAL && e < h->t[i].alloc; e++)
+            h->t[i].values[e] = bf16_value(bf16_bits(h->t[i].values[e]));
+    }
+}
+
 void hx_check(struct hx *h, const char *what, hx_call *call, const void *params)
 {
     struct result want = {0}, first = {0}, second = {0};
+    if (h->type == AP_BF16)
+        round_inputs(h);
     run(h, h->be, h->type, call, params, &first);
-    if (first.status == AP_ERR_UNSUPPORTED && !h->be->vt->is_host) {
+    /* Only f32 is everybody's duty. */
+    if (first.status == AP_ERR_UNSUPPORTED && (!h->be->vt->is_host || h->type == AP_BF16)) {
         h->unsupported++;
         result_free(h, &first);
         return;

@@ -11,6 +11,7 @@
 
 enum hx_role { HX_IN, HX_OUT, HX_INOUT, HX_ABSENT };
 #define HX_REAL (-1) /* type of a tensor: the dtype under test */
+#define HX_STAT (-2) /* statistics, and gradients of parameters: f32 in bf16 calls, else the dtype under test */
 #define HX_MAX  16   /* tensors of one call */
 
 struct hx_tensor {
@@ -20,7 +21,7 @@ struct hx_tensor {
     int ndim;
     int64_t shape[AP_MAX_DIMS];
     int64_t cols, stride, offset, alloc; /* elements: payload of a row, row to row, first row, whole buffer */
-    double *values;                      /* alloc initial values, owned; f32-representable */
+    double *values; /* alloc initial values, owned; f32-representable, rounded to bf16 before a bf16 call */
 };
 
 /* One (operation, backend, dtype, threads). */
@@ -42,7 +43,7 @@ typedef ap_status hx_call(struct ap_backend *be, const ap_tensor *t, const void 
 
 /* Forget the tensors of the previous call. */
 void hx_begin(struct hx *h);
-/* Add a dense tensor, values random normal (HX_REAL, AP_F64) or zero (integers); returns its index. */
+/* Add a dense tensor, values random normal (HX_REAL, HX_STAT, AP_F64) or zero (integers); returns its index. */
 int hx_add(struct hx *h, const char *name, enum hx_role role, int type, int ndim, const int64_t *shape);
 int hx_add1(struct hx *h, const char *name, enum hx_role role, int type, int64_t a);
 int hx_add2(struct hx *h, const char *name, enum hx_role role, int type, int64_t a, int64_t b);

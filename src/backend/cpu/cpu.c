@@ -228,37 +228,47 @@ static void cpu_close(struct ap_backend *be)
 
 #define CPU_BACKEND(title, opener)                                                                                     \
     {                                                                                                                  \
-        .size = sizeof(struct ap_backend_ops), .abi = AP_BACKEND_ABI, .name = title, .is_host = 1, .open = opener,     \
-        .close = cpu_close, .alloc = ap_host_alloc, .release = ap_host_release, .copy = ap_host_copy,                  \
-        .fill_zero = ap_host_fill_zero, .stream_create = ap_host_stream_create,                                        \
-        .stream_destroy = ap_host_stream_destroy, .stream_sync = ap_host_stream_sync,                                  \
-        .ops = {                                                                                                       \
-            .gemm = cpu_gemm,                                                                                          \
-            .grouped_gemm = cpu_grouped_gemm,                                                                          \
-            .grouped_wgrad = cpu_grouped_wgrad,                                                                        \
-            .embed_fwd = cpu_embed_fwd,                                                                                \
-            .embed_bwd = cpu_embed_bwd,                                                                                \
-            .rmsnorm_fwd = cpu_rmsnorm_fwd,                                                                            \
-            .rmsnorm_bwd = cpu_rmsnorm_bwd,                                                                            \
-            .rope = cpu_rope,                                                                                          \
-            .mla_attn_fwd = cpu_mla_attn_fwd,                                                                          \
-            .mla_attn_bwd = cpu_mla_attn_bwd,                                                                          \
-            .swiglu_fwd = cpu_swiglu_fwd,                                                                              \
-            .swiglu_bwd = cpu_swiglu_bwd,                                                                              \
-            .router_fwd = cpu_router_fwd,                                                                              \
-            .router_bwd = cpu_router_bwd,                                                                              \
-            .moe_dispatch_fwd = cpu_moe_dispatch_fwd,                                                                  \
-            .moe_dispatch_bwd = cpu_moe_dispatch_bwd,                                                                  \
-            .moe_combine_fwd = cpu_moe_combine_fwd,                                                                    \
-            .moe_combine_bwd = cpu_moe_combine_bwd,                                                                    \
-            .split_cols = cpu_split_cols,                                                                              \
-            .cross_entropy = cpu_cross_entropy,                                                                        \
-            .sum_tokens = cpu_sum_tokens,                                                                              \
-            .add = cpu_add,                                                                                            \
-            .scale = cpu_scale,                                                                                        \
-            .sumsq = cpu_sumsq,                                                                                        \
-            .adamw = cpu_adamw,                                                                                        \
-        },                                                                                                             \
+        .size = sizeof(struct ap_backend_ops),                                                                         \
+        .abi = AP_BACKEND_ABI,                                                                                         \
+        .name = title,                                                                                                 \
+        .is_host = 1,                                                                                                  \
+        .open = opener,                                                                                                \
+        .close = cpu_close,                                                                                            \
+        .alloc = ap_host_alloc,                                                                                        \
+        .release = ap_host_release,                                                                                    \
+        .copy = ap_host_copy,                                                                                          \
+        .fill_zero = ap_host_fill_zero,                                                                                \
+        .stream_create = ap_host_stream_create,                                                                        \
+        .stream_destroy = ap_host_stream_destroy,                                                                      \
+        .stream_sync = ap_host_stream_sync,                                                                            \
+        .ops =                                                                                                         \
+            {                                                                                                          \
+                .gemm = cpu_gemm,                                                                                      \
+                .grouped_gemm = cpu_grouped_gemm,                                                                      \
+                .grouped_wgrad = cpu_grouped_wgrad,                                                                    \
+                .embed_fwd = cpu_embed_fwd,                                                                            \
+                .embed_bwd = cpu_embed_bwd,                                                                            \
+                .rmsnorm_fwd = cpu_rmsnorm_fwd,                                                                        \
+                .rmsnorm_bwd = cpu_rmsnorm_bwd,                                                                        \
+                .rope = cpu_rope,                                                                                      \
+                .mla_attn_fwd = cpu_mla_attn_fwd,                                                                      \
+                .mla_attn_bwd = cpu_mla_attn_bwd,                                                                      \
+                .swiglu_fwd = cpu_swiglu_fwd,                                                                          \
+                .swiglu_bwd = cpu_swiglu_bwd,                                                                          \
+                .router_fwd = cpu_router_fwd,                                                                          \
+                .router_bwd = cpu_router_bwd,                                                                          \
+                .moe_dispatch_fwd = cpu_moe_dispatch_fwd,                                                              \
+                .moe_dispatch_bwd = cpu_moe_dispatch_bwd,                                                              \
+                .moe_combine_fwd = cpu_moe_combine_fwd,                                                                \
+                .moe_combine_bwd = cpu_moe_combine_bwd,                                                                \
+                .split_cols = cpu_split_cols,                                                                          \
+                .cross_entropy = cpu_cross_entropy,                                                                    \
+                .sum_tokens = cpu_sum_tokens,                                                                          \
+                .add = cpu_add,                                                                                        \
+                .scale = cpu_scale,                                                                                    \
+                .sumsq = cpu_sumsq,                                                                                    \
+                .adamw = cpu_adamw,                                                                                    \
+            },                                                                                                         \
     }
 
 const struct ap_backend_ops ap_backend_cpu = CPU_BACKEND("cpu", cpu_open);

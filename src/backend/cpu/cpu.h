@@ -29,8 +29,8 @@ struct cpu_worker {
 struct cpu_impl {
     const struct ap_kernels *k;
     int threads;
-    struct cpu_worker *workers;  /* threads */
-    struct cpu_buffer partial;   /* partial sums, task lists */
+    struct cpu_worker *workers; /* threads */
+    struct cpu_buffer partial;  /* partial sums, task lists */
 };
 
 static inline struct cpu_impl *cpu_of(struct ap_stream *s)

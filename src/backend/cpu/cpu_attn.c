@@ -65,10 +65,16 @@ static void scores(const struct attn *j, const struct head *h, int64_t t0, float
     int64_t rows = j->len - t0 < QUERY_BLOCK ? j->len - t0 : QUERY_BLOCK, key0 = t0;
     for (int64_t i = 0; i < rows; i++)
         key0 = h->first[t0 + i] < key0 ? h->first[t0 + i] : key0;
-    *b = (struct ap_softmax_block){.s = s, .lds = t0 + rows - key0, .rows = rows, .cols = t0 + rows - key0, .t0 = t0,
-                                   .key0 = key0, .first = h->first + t0, .scale = (float)j->fwd->scale};
-    struct ap_sgemm g = {rows, b->cols, j->width, h->q + t0 * h->row_q, h->k + key0 * j->width, s,
-                         h->row_q, j->width, b->lds, 0, 1, 0};
+    *b = (struct ap_softmax_block){.s = s,
+                                   .lds = t0 + rows - key0,
+                                   .rows = rows,
+                                   .cols = t0 + rows - key0,
+                                   .t0 = t0,
+                                   .key0 = key0,
+                                   .first = h->first + t0,
+                                   .scale = (float)j->fwd->scale};
+    struct ap_sgemm g = {
+        rows, b->cols, j->width, h->q + t0 * h->row_q, h->k + key0 * j->width, s, h->row_q, j->width, b->lds, 0, 1, 0};
     ap_sgemm_blocked(w->gemm, &g, w->gemm_scratch);
 }
 
@@ -91,8 +97,8 @@ static void fwd_task(void *ctx, int64_t task, int worker)
         float *out = (float *)a->out.data + row * h.row_o + h.head * a->v;
         scores(j, &h, t0, s, w, &b);
         j->impl->k->softmax_fwd(&b, sum, (float *)a->lse.data + row * j->heads + h.head, j->heads);
-        struct ap_sgemm g = {b.rows, a->v, b.cols, s, h.kv + b.key0 * h.row_kv + a->n, out,
-                             b.lds, h.row_kv, h.row_o, 0, 0, 0};
+        struct ap_sgemm g = {b.rows,  a->v, b.cols, s, h.kv + b.key0 * h.row_kv + a->n, out, b.lds, h.row_kv,
+                             h.row_o, 0,    0,      0};
         ap_sgemm_blocked(w->gemm, &g, w->gemm_scratch);
         j->impl->k->divide_rows(out, h.row_o, b.rows, a->v, sum);
     }
@@ -119,7 +125,11 @@ ap_status cpu_mla_attn_fwd(struct ap_stream *s, const struct ap_mla_attn_fwd_arg
         return AP_OK;
     AP_TRY(ap_check_first(a->first.data, rows, a->seqs));
     AP_TRY(cpu_buffer_need(&impl->partial, (size_t)tasks * sizeof(ap_status)));
-    struct attn j = {.impl = impl, .fwd = a, .len = rows / a->seqs, .heads = a->q.shape[1], .width = a->n + a->r,
+    struct attn j = {.impl = impl,
+                     .fwd = a,
+                     .len = rows / a->seqs,
+                     .heads = a->q.shape[1],
+                     .width = a->n + a->r,
                      .status = impl->partial.mem};
     return run_tasks(s, &j, tasks, fwd_task);
 }
@@ -137,8 +147,8 @@ static void bwd_block(const struct attn *j, const struct head *h, int64_t t0, fl
     float *dv = (float *)a->dkv.data + h->base * h->row_kv + h->head * (a->n + a->v) + a->n;
     float *dq = (float *)a->dq.data + row * h->row_q + h->head * width;
     scores(j, h, t0, s, w, &b);
-    struct ap_sgemm dp = {b.rows, b.cols, a->v, dout, h->kv + b.key0 * h->row_kv + a->n, ds,
-                          h->row_o, h->row_kv, b.lds, 0, 1, 0};
+    struct ap_sgemm dp = {b.rows, b.cols, a->v, dout, h->kv + b.key0 * h->row_kv + a->n, ds, h->row_o, h->row_kv,
+                          b.lds,  0,      1,    0};
     ap_sgemm_blocked(w->gemm, &dp, w->gemm_scratch);
     j->impl->k->dot_rows(dout, (const float *)a->out.data + o, h->row_o, b.rows, a->v, delta);
     j->impl->k->softmax_bwd(&b, ds, lse, j->heads, delta);
@@ -204,12 +214,18 @@ ap_status cpu_mla_attn_bwd(struct ap_stream *s, const struct ap_mla_attn_bwd_arg
     if (rows == 0 || heads == 0)
         return AP_OK;
     AP_TRY(ap_check_first(a->first.data, rows, a->seqs));
-    struct ap_mla_attn_fwd_args f = {a->q, a->kv, a->kr, a->first, a->out, a->lse, a->seqs, a->n, a->r, a->v,
-                                     a->kr_stride, a->scale};
+    struct ap_mla_attn_fwd_args f = {a->q,    a->kv, a->kr, a->first, a->out,       a->lse,
+                                     a->seqs, a->n,  a->r,  a->v,     a->kr_stride, a->scale};
     size_t list = floats(a->seqs * HEAD_WAVE) * sizeof(ap_status);
     AP_TRY(cpu_buffer_need(&impl->partial, list + (size_t)(rows * HEAD_WAVE * a->r) * sizeof(float)));
-    struct attn j = {.impl = impl, .fwd = &f, .bwd = a, .len = rows / a->seqs, .heads = heads, .width = a->n + a->r,
-                     .status = impl->partial.mem, .dkr = (float *)(void *)((char *)impl->partial.mem + list)};
+    struct attn j = {.impl = impl,
+                     .fwd = &f,
+                     .bwd = a,
+                     .len = rows / a->seqs,
+                     .heads = heads,
+                     .width = a->n + a->r,
+                     .status = impl->partial.mem,
+                     .dkr = (float *)(void *)((char *)impl->partial.mem + list)};
     for (j.head0 = 0; j.head0 < heads; j.head0 += j.wave) {
         j.wave = heads - j.head0 < HEAD_WAVE ? heads - j.head0 : HEAD_WAVE;
         AP_TRY(run_tasks(s, &j, a->seqs * j.wave, bwd_task));

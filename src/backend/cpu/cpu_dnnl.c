@@ -184,7 +184,8 @@ static int equal(const struct key *a, const struct key *b)
 
 static ap_status find(struct ap_dnnl *d, const struct ap_sgemm *g, struct entry **entry_p)
 {
-    struct key key = {g->m, g->n, g->k, g->lda, g->ldb, g->ldc, g->trans_a | g->trans_b << 1 | (g->accumulate != 0) << 2};
+    struct key key = {
+        g->m, g->n, g->k, g->lda, g->ldb, g->ldc, g->trans_a | g->trans_b << 1 | (g->accumulate != 0) << 2};
     if (d->used >= USED_MAX)
         table_clear(d);
     uint64_t slot = mix(&key) % SLOTS;
@@ -208,8 +209,8 @@ static ap_status execute(struct ap_dnnl *d, struct entry *e, const struct ap_sge
         const float *in;
         void *any;
     } a = {g->a}, b = {g->b};
-    dnnl_exec_arg_t args[] = {{DNNL_ARG_SRC, e->a}, {DNNL_ARG_WEIGHTS, e->b}, {DNNL_ARG_DST, e->c},
-                              {DNNL_ARG_SCRATCHPAD, e->scratch}};
+    dnnl_exec_arg_t args[] = {
+        {DNNL_ARG_SRC, e->a}, {DNNL_ARG_WEIGHTS, e->b}, {DNNL_ARG_DST, e->c}, {DNNL_ARG_SCRATCHPAD, e->scratch}};
     dnnl_status_t status = dnnl_memory_set_data_handle(e->a, a.any);
     if (status == dnnl_success)
         status = dnnl_memory_set_data_handle(e->b, b.any);

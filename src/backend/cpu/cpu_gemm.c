@@ -73,9 +73,10 @@ ap_status cpu_gemm(struct ap_stream *s, const struct ap_gemm_args *a)
         return ap_backend_reference.ops.gemm(s, a);
     AP_TRY(ap_check_gemm(a));
     struct gemm_job job = {.impl = impl, .parts = impl->threads};
-    job.g = (struct ap_sgemm){a->c.shape[0], a->c.shape[1], a->a.shape[a->trans_a ? 0 : 1], a->a.data, a->b.data,
-                              a->c.data, a->a.shape[1], a->b.shape[1], a->c.shape[1], a->trans_a, a->trans_b,
-                              a->accumulate};
+    job.g = (struct ap_sgemm){a->c.shape[0], a->c.shape[1], a->a.shape[a->trans_a ? 0 : 1],
+                              a->a.data,     a->b.data,     a->c.data,
+                              a->a.shape[1], a->b.shape[1], a->c.shape[1],
+                              a->trans_a,    a->trans_b,    a->accumulate};
     if (job.parts == 1 || job.g.m * job.g.n * job.g.k < PARALLEL_MIN_MACS)
         return cpu_sgemm(&impl->workers[0], &job.g, 1);
     job.by_columns = job.g.n > job.g.m;
@@ -115,9 +116,18 @@ static void grouped_task(void *ctx, int64_t task, int worker)
     int64_t e = group_of_task(j, task), begin = j->offsets[e] + (task - j->first[e]) * j->block;
     int64_t end = begin + j->block < j->offsets[e + 1] ? begin + j->block : j->offsets[e + 1];
     int64_t in = a->x.shape[1], out = a->y.shape[1];
-    struct ap_sgemm g = {end - begin, out, in, (const float *)a->x.data + begin * in,
-                         (const float *)a->w.data + e * a->w_stride, (float *)a->y.data + begin * out,
-                         in, a->trans_w ? in : out, out, 0, a->trans_w, a->accumulate};
+    struct ap_sgemm g = {end - begin,
+                         out,
+                         in,
+                         (const float *)a->x.data + begin * in,
+                         (const float *)a->w.data + e * a->w_stride,
+                         (float *)a->y.data + begin * out,
+                         in,
+                         a->trans_w ? in : out,
+                         out,
+                         0,
+                         a->trans_w,
+                         a->accumulate};
     j->status[task] = cpu_sgemm(&j->impl->workers[worker], &g, 0);
 }
 
@@ -156,10 +166,18 @@ static void wgrad_task(void *ctx, int64_t task, int worker)
     const struct ap_grouped_wgrad_args *a = j->args;
     int64_t e = task / j->parts, begin, end, out = a->dw.shape[1], in = a->dw.shape[2];
     piece(out, j->parts, ROW_UNIT, task % j->parts, &begin, &end);
-    struct ap_sgemm g = {end - begin, in, j->offsets[e + 1] - j->offsets[e],
+    struct ap_sgemm g = {end - begin,
+                         in,
+                         j->offsets[e + 1] - j->offsets[e],
                          (const float *)a->dy.data + j->offsets[e] * out + begin,
                          (const float *)a->x.data + j->offsets[e] * in,
-                         (float *)a->dw.data + e * a->w_stride + begin * in, out, in, in, 1, 0, 1};
+                         (float *)a->dw.data + e * a->w_stride + begin * in,
+                         out,
+                         in,
+                         in,
+                         1,
+                         0,
+                         1};
     j->status[task] = cpu_sgemm(&j->impl->workers[worker], &g, 0);
 }
 

@@ -10,8 +10,7 @@
 #define RANGE_ENTRY(op) .op = K(op),
 const struct ap_kernels K(ap_kernels) = {
     .isa = AP_KERNELS_ISA,
-    AP_RANGE_KERNELS(RANGE_ENTRY)
-    .tree_sum = K(tree_sum),
+    AP_RANGE_KERNELS(RANGE_ENTRY).tree_sum = K(tree_sum),
     .tree_sumsq = K(tree_sumsq),
     .softmax_fwd = K(softmax_fwd),
     .softmax_bwd = K(softmax_bwd),

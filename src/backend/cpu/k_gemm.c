@@ -10,13 +10,13 @@
 
 /* Block sizes: a block of op(a) (BLOCK_M x BLOCK_K) stays in L2, a panel of op(b) (BLOCK_K x NR) in L1.
  * BLOCK_M is a multiple of every MR, BLOCK_N of every NR. */
-#define BLOCK_M 144
-#define BLOCK_N 512
-#define BLOCK_K 256
-#define MR_MAX  12
+#define BLOCK_M       144
+#define BLOCK_N       512
+#define BLOCK_K       256
+#define MR_MAX        12
 #define DIRECT_PANELS 4
-#define NR_MAX  32
-#define PACK_SLACK 16 /* elements a pack may write behind its block */
+#define NR_MAX        32
+#define PACK_SLACK    16 /* elements a pack may write behind its block */
 
 typedef float vec4 __attribute__((vector_size(16), aligned(4), may_alias));
 typedef float vec8 __attribute__((vector_size(32), aligned(4), may_alias));
@@ -25,8 +25,8 @@ typedef float vec16 __attribute__((vector_size(64), aligned(4), may_alias));
 /* One tile: c[MR,NR] (= or +=) sum over k of op(a)[i][p] b[p][j], b packed. op(a)[i][p] = a[i * line + p * step];
  * packed: line 1, step MR. Only `rows` lines of a exist; the last one stands in for the others, whose results
  * the caller drops. */
-typedef void micro_kernel(int64_t k, const float *a, int64_t line, int64_t step, int64_t rows, const float *b,
-                          float *c, int64_t ldc, int accumulate);
+typedef void micro_kernel(int64_t k, const float *a, int64_t line, int64_t step, int64_t rows, const float *b, float *c,
+                          int64_t ldc, int accumulate);
 
 #define DEFINE_MICRO(name, attributes, vec, MR, NV)                                                                    \
     attributes static inline __attribute__((always_inline)) void name##_body(                                          \
@@ -126,7 +126,7 @@ typedef void pack_panel(float *to, const float *from, int64_t lines, int64_t k, 
             }                                                                                                          \
             _Pragma("GCC unroll 8") for (int q = 0; q < 8; q++)                                                        \
             {                                                                                                          \
-                _Pragma("GCC unroll 4") for (int c = 0; c < CHUNKS; c++) *(vec8 *)(to + (p + q) * WIDTH + 8 * c) =     \
+                _Pragma("GCC unroll 4") for (int c = 0; c < CHUNKS; c++) * (vec8 *)(to + (p + q) * WIDTH + 8 * c) =    \
                     r[c][q];                                                                                           \
             }                                                                                                          \
         }                                                                                                              \
@@ -197,8 +197,8 @@ struct block {
 };
 
 /* All tiles of c[m,n] from a block of op(a) and a packed block of op(b). */
-static void multiply(const struct ap_sgemm_kernel *v, const struct block *a, const float *pb, int64_t m, int64_t n, int64_t k,
-                     float *c, int64_t ldc, int accumulate, float *tile)
+static void multiply(const struct ap_sgemm_kernel *v, const struct block *a, const float *pb, int64_t m, int64_t n,
+                     int64_t k, float *c, int64_t ldc, int accumulate, float *tile)
 {
     for (int64_t j = 0; j < n; j += v->nr) {
         for (int64_t i = 0; i < m; i += v->mr) {

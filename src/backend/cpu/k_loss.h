@@ -148,24 +148,24 @@ static void K(adamw)(const void *args, int64_t begin, int64_t end)
 /* The tree of pairwise.h with its 8 partial sums as one vector of doubles. */
 typedef float vf8 __attribute__((vector_size(32), aligned(4), may_alias));
 
-#define DEFINE_TREE(name, TERM)                                                 \
-    static double name(const float *x, int64_t n)                               \
-    {                                                                           \
-        if (n > AP_PAIRWISE_BLOCK) {                                            \
-            int64_t left = ap_pairwise_left(n);                                 \
-            return name(x, left) + name(x + left, n - left);                    \
-        }                                                                       \
-        vd8 sum = {0};                                                          \
-        double p[8];                                                            \
-        int64_t i = 0;                                                          \
-        for (; i + 8 <= n; i += 8) {                                            \
-            vd8 t = __builtin_convertvector(*(const vf8 *)(x + i), vd8);        \
-            sum += TERM(t);                                                     \
-        }                                                                       \
-        memcpy(p, &sum, sizeof(p));                                             \
-        for (int j = 0; i + j < n; j++)                                         \
-            p[j] += TERM((double)x[i + j]);                                     \
-        return ap_pairwise_join8(p);                                            \
+#define DEFINE_TREE(name, TERM)                                                                                        \
+    static double name(const float *x, int64_t n)                                                                      \
+    {                                                                                                                  \
+        if (n > AP_PAIRWISE_BLOCK) {                                                                                   \
+            int64_t left = ap_pairwise_left(n);                                                                        \
+            return name(x, left) + name(x + left, n - left);                                                           \
+        }                                                                                                              \
+        vd8 sum = {0};                                                                                                 \
+        double p[8];                                                                                                   \
+        int64_t i = 0;                                                                                                 \
+        for (; i + 8 <= n; i += 8) {                                                                                   \
+            vd8 t = __builtin_convertvector(*(const vf8 *)(x + i), vd8);                                               \
+            sum += TERM(t);                                                                                            \
+        }                                                                                                              \
+        memcpy(p, &sum, sizeof(p));                                                                                    \
+        for (int j = 0; i + j < n; j++)                                                                                \
+            p[j] += TERM((double)x[i + j]);                                                                            \
+        return ap_pairwise_join8(p);                                                                                   \
     }
 DEFINE_TREE(K(tree_sum), AP_TERM_PLAIN)
 DEFINE_TREE(K(tree_sumsq), AP_TERM_SQUARE)

@@ -29,25 +29,25 @@ struct ap_norm_bwd {
 typedef void ap_range(const void *args, int64_t begin, int64_t end);
 
 /* X(kernel): args are the descriptor of the operation of that name unless stated otherwise. */
-#define AP_RANGE_KERNELS(X)                                                      \
-    X(embed_fwd)        /* rows of out */                                        \
-    X(embed_bwd)        /* columns of dtable */                                  \
-    X(rmsnorm_fwd)      /* rows */                                               \
-    X(rmsnorm_bwd)      /* blocks of AP_NORM_ROWS rows; struct ap_norm_bwd */    \
-    X(rmsnorm_dw)       /* columns of dw; struct ap_norm_bwd */                  \
-    X(rope)             /* tokens */                                             \
-    X(swiglu_fwd)       /* rows */                                               \
-    X(swiglu_bwd)       /* rows */                                               \
-    X(router_fwd)       /* tokens; leaves counts to the caller */                \
-    X(router_bwd)       /* tokens */                                             \
-    X(moe_dispatch_fwd) /* sorted rows */                                        \
-    X(moe_dispatch_bwd) /* tokens */                                             \
-    X(moe_combine_fwd)  /* tokens */                                             \
-    X(moe_combine_bwd)  /* tokens */                                             \
-    X(split_cols)       /* rows */                                               \
-    X(cross_entropy)    /* rows */                                               \
-    X(add)              /* elements */                                           \
-    X(scale)            /* elements */                                           \
+#define AP_RANGE_KERNELS(X)                                                                                            \
+    X(embed_fwd)        /* rows of out */                                                                              \
+    X(embed_bwd)        /* columns of dtable */                                                                        \
+    X(rmsnorm_fwd)      /* rows */                                                                                     \
+    X(rmsnorm_bwd)      /* blocks of AP_NORM_ROWS rows; struct ap_norm_bwd */                                          \
+    X(rmsnorm_dw)       /* columns of dw; struct ap_norm_bwd */                                                        \
+    X(rope)             /* tokens */                                                                                   \
+    X(swiglu_fwd)       /* rows */                                                                                     \
+    X(swiglu_bwd)       /* rows */                                                                                     \
+    X(router_fwd)       /* tokens; leaves counts to the caller */                                                      \
+    X(router_bwd)       /* tokens */                                                                                   \
+    X(moe_dispatch_fwd) /* sorted rows */                                                                              \
+    X(moe_dispatch_bwd) /* tokens */                                                                                   \
+    X(moe_combine_fwd)  /* tokens */                                                                                   \
+    X(moe_combine_bwd)  /* tokens */                                                                                   \
+    X(split_cols)       /* rows */                                                                                     \
+    X(cross_entropy)    /* rows */                                                                                     \
+    X(add)              /* elements */                                                                                 \
+    X(scale)            /* elements */                                                                                 \
     X(adamw)            /* elements */
 
 /* Scores of one query block: rows of s hold `cols` scores of keys key0, key0+1, ... and become

@@ -22,25 +22,25 @@ static inline double ap_pairwise_join8(const double p[8])
 }
 
 /* Defines two functions over `type`: the sum of up to one block, and the whole tree. TERM(x) is the summand. */
-#define AP_PAIRWISE_DEFINE(name, block, type, TERM)                                 \
-    static double block(const type *x, int64_t n)                        \
-    {                                                                           \
-        double p[8] = {0};                                                      \
-        int64_t i = 0;                                                          \
-        for (; i + 8 <= n; i += 8) {                                            \
-            for (int j = 0; j < 8; j++)                                         \
-                p[j] += TERM((double)x[i + j]);                                 \
-        }                                                                       \
-        for (int j = 0; i + j < n; j++)                                         \
-            p[j] += TERM((double)x[i + j]);                                     \
-        return ap_pairwise_join8(p);                                            \
-    }                                                                           \
-    static double name(const type *x, int64_t n)                                \
-    {                                                                           \
-        if (n <= AP_PAIRWISE_BLOCK)                                             \
-            return block(x, n);                                          \
-        int64_t left = ap_pairwise_left(n);                                     \
-        return name(x, left) + name(x + left, n - left);                        \
+#define AP_PAIRWISE_DEFINE(name, block, type, TERM)                                                                    \
+    static double block(const type *x, int64_t n)                                                                      \
+    {                                                                                                                  \
+        double p[8] = {0};                                                                                             \
+        int64_t i = 0;                                                                                                 \
+        for (; i + 8 <= n; i += 8) {                                                                                   \
+            for (int j = 0; j < 8; j++)                                                                                \
+                p[j] += TERM((double)x[i + j]);                                                                        \
+        }                                                                                                              \
+        for (int j = 0; i + j < n; j++)                                                                                \
+            p[j] += TERM((double)x[i + j]);                                                                            \
+        return ap_pairwise_join8(p);                                                                                   \
+    }                                                                                                                  \
+    static double name(const type *x, int64_t n)                                                                       \
+    {                                                                                                                  \
+        if (n <= AP_PAIRWISE_BLOCK)                                                                                    \
+            return block(x, n);                                                                                        \
+        int64_t left = ap_pairwise_left(n);                                                                            \
+        return name(x, left) + name(x + left, n - left);                                                               \
     }
 
 #define AP_TERM_PLAIN(x)  (x)

@@ -162,7 +162,7 @@ struct REF(balance) {
 /* hits_i += 1 where expert i is in the choice of token t; with comm != 0 hits of a group's first expert
  * += 1 where the token goes to any expert of the group. */
 static void REF(balance_hits)(const struct ap_seq_balance_args *a, int64_t t, int64_t group, int comm,
-                              struct REF(balance) *w)
+                              struct REF(balance) * w)
 {
     int64_t experts = a->scores.shape[1], chosen = a->ids.shape[1];
     const REAL *s = (const REAL *)a->scores.data + t * experts;
@@ -188,7 +188,7 @@ static void REF(balance_hits)(const struct ap_seq_balance_args *a, int64_t t, in
 
 /* What P_i of each expert is multiplied by: f of its group. */
 static void REF(balance_factors)(const struct ap_seq_balance_args *a, int64_t len, int64_t group, int comm,
-                                 struct REF(balance) *w)
+                                 struct REF(balance) * w)
 {
     int64_t experts = a->scores.shape[1], chosen = a->ids.shape[1];
     double groups = (double)(experts / group);
@@ -204,7 +204,7 @@ static void REF(balance_factors)(const struct ap_seq_balance_args *a, int64_t le
 }
 
 static double REF(balance_sequence)(const struct ap_seq_balance_args *a, int64_t base, int64_t len,
-                                    struct REF(balance) *w)
+                                    struct REF(balance) * w)
 {
     int64_t experts = a->scores.shape[1], group = a->group_size > 1 ? a->group_size : 1;
     int comm = a->comm_groups_kept > 0, sigmoid = a->kind == AP_GATE_SIGMOID_NOAUX;

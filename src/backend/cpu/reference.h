@@ -8,36 +8,36 @@
 #include "base/status.h"
 
 /* Operations written as templates, with the descriptor field that decides the element type. */
-#define AP_REF_REAL_OPS(X)       \
-    X(gemm, a)                   \
-    X(grouped_gemm, x)           \
-    X(grouped_wgrad, x)          \
-    X(embed_fwd, table)          \
-    X(embed_bwd, dout)           \
-    X(rmsnorm_fwd, x)            \
-    X(rmsnorm_bwd, x)            \
-    X(rope, x)                   \
-    X(mla_attn_fwd, q)           \
-    X(mla_attn_bwd, q)           \
-    X(swiglu_fwd, y)             \
-    X(swiglu_bwd, dy)            \
-    X(router_fwd, logits)        \
-    X(router_bwd, dlogits)       \
-    X(seq_balance, scores)       \
-    X(moe_dispatch_fwd, x)       \
-    X(moe_dispatch_bwd, dx)      \
-    X(moe_combine_fwd, out)      \
-    X(moe_combine_bwd, dout)     \
-    X(split_cols, src)           \
-    X(cross_entropy, logits)     \
-    X(sum_tokens, x)             \
-    X(add, a)                    \
-    X(scale, x)                  \
-    X(sumsq, x)                  \
+#define AP_REF_REAL_OPS(X)                                                                                             \
+    X(gemm, a)                                                                                                         \
+    X(grouped_gemm, x)                                                                                                 \
+    X(grouped_wgrad, x)                                                                                                \
+    X(embed_fwd, table)                                                                                                \
+    X(embed_bwd, dout)                                                                                                 \
+    X(rmsnorm_fwd, x)                                                                                                  \
+    X(rmsnorm_bwd, x)                                                                                                  \
+    X(rope, x)                                                                                                         \
+    X(mla_attn_fwd, q)                                                                                                 \
+    X(mla_attn_bwd, q)                                                                                                 \
+    X(swiglu_fwd, y)                                                                                                   \
+    X(swiglu_bwd, dy)                                                                                                  \
+    X(router_fwd, logits)                                                                                              \
+    X(router_bwd, dlogits)                                                                                             \
+    X(seq_balance, scores)                                                                                             \
+    X(moe_dispatch_fwd, x)                                                                                             \
+    X(moe_dispatch_bwd, dx)                                                                                            \
+    X(moe_combine_fwd, out)                                                                                            \
+    X(moe_combine_bwd, dout)                                                                                           \
+    X(split_cols, src)                                                                                                 \
+    X(cross_entropy, logits)                                                                                           \
+    X(sum_tokens, x)                                                                                                   \
+    X(add, a)                                                                                                          \
+    X(scale, x)                                                                                                        \
+    X(sumsq, x)                                                                                                        \
     X(adamw, w)
 
-#define AP_REF_DECLARE(op, field)                               \
-    ap_status ap_ref_f32_##op(const struct ap_##op##_args *a);  \
+#define AP_REF_DECLARE(op, field)                                                                                      \
+    ap_status ap_ref_f32_##op(const struct ap_##op##_args *a);                                                         \
     ap_status ap_ref_f64_##op(const struct ap_##op##_args *a);
 AP_REF_REAL_OPS(AP_REF_DECLARE)
 #undef AP_REF_DECLARE
