@@ -25,6 +25,6 @@ if [ ! -e "$cache/complete" ] || [ "$here/packages.corpus" -nt "$cache/complete"
     done
     : > "$cache/complete"
 fi
-if [ ! -e "$out.train.idx" ] || [ "$cache/complete" -nt "$out.train.idx" ]; then
+if [ ! -e "$out/prep.json" ] || [ "$cache/complete" -nt "$out/prep.json" ]; then
     antipode prep --manpages "$cache/pages/usr/share/man" --out "$out"
 fi

@@ -40,6 +40,10 @@ static ap_status command(const struct ap_launch_spec *spec, struct ap_argv *argv
     else if (ranks > 1) {
         AP_TRY(ap_argv_add(argv, "--use-hwthread-cpus"));
     }
+    /* One host: shared memory alone, whatever state its network is in. */
+    AP_TRY(ap_argv_add(argv, "--mca"));
+    AP_TRY(ap_argv_add(argv, "btl"));
+    AP_TRY(ap_argv_add(argv, "self,sm"));
     if (geteuid() == 0)
         AP_TRY(ap_argv_add(argv, "--allow-run-as-root"));
     return ap_launch_add_program(spec, argv);

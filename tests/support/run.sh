@@ -9,7 +9,7 @@ AP_BUILDDIR=$(cd "$2" && pwd) || exit 99
 shift 2
 export AP_SRCDIR AP_BUILDDIR
 export ANTIPODE_DATADIR=$AP_SRCDIR/inputs
-export PATH=$AP_BUILDDIR:$PATH LC_ALL=C.UTF-8
+export PATH=$AP_BUILDDIR:$PATH LC_ALL=C.UTF-8 ANTIPODE_DATADIR=$AP_SRCDIR/inputs
 # Short, because a socket's path may have no more than 107 bytes.
 TMPDIR=$(mktemp -d /tmp/ap-test.XXXXXX) || exit 99
 export TMPDIR
@@ -18,6 +18,8 @@ trap 'exit 99' HUP INT TERM
 
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 export PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe PRTE_MCA_hwloc_default_binding_policy=none
+# All ranks of a test are on this host, also those on the two nodes of the private Slurm.
+export OMPI_MCA_btl_tcp_if_include=lo
 export OMPI_MCA_btl_vader_single_copy_mechanism=none OMPI_MCA_btl_sm_single_copy_mechanism=none
 export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1:abort_on_error=0}
 export LSAN_OPTIONS=${LSAN_OPTIONS:-suppressions=$AP_SRCDIR/tests/support/lsan.supp:print_suppressions=0}

@@ -56,7 +56,7 @@ SlurmctldPort=$base
 SlurmUser=$user
 SlurmdUser=$user
 AuthType=auth/munge
-AuthInfo=socket=$dir/munge/socket
+AuthInfo=socket=$dir/munge/socket,cred_expire=5
 CredType=cred/munge
 StateSaveLocation=$dir/ctld
 SlurmctldPidFile=$dir/ctld.pid
@@ -80,10 +80,11 @@ MinJobAge=300
 TmpFS=$dir
 NodeName=n1 NodeHostname=$host NodeAddr=127.0.0.1 Port=$((base + 1)) CPUs=4 State=UNKNOWN
 NodeName=n2 NodeHostname=$host NodeAddr=127.0.0.1 Port=$((base + 2)) CPUs=4 State=UNKNOWN
-PartitionName=debug Nodes=n1,n2 Default=YES MaxTime=10 State=UP
+PartitionName=debug Nodes=n1,n2 Default=YES MaxTime=60 State=UP
 EOF
     echo 'CgroupPlugin=disabled' > "$dir/cgroup.conf"
-    export SLURM_CONF=$dir/slurm.conf
+    # Both nodes are this host: their shared-memory segments would have the same names.
+    export SLURM_CONF=$dir/slurm.conf OMPI_MCA_btl=self,tcp
     for _ in $(seq 50); do [ -S "$dir/munge/socket" ] && break; sleep 0.1; done
     slurm_background "$dir/slurmctld.out" slurmctld -D -c
     mkdir -p "$dir/spool/n1" "$dir/spool/n2"
