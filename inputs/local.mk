@@ -37,3 +37,7 @@ dist_goldenv3_DATA = \
   inputs/golden/odd_v3/token_loss.npy \
   inputs/golden/odd_v3/tokens.npy \
   inputs/golden/odd_v3/weights_step5.safetensors
+
+# Job files: runnable where data/quickstart is; installed as examples.
+jobsdir = $(pkgdatadir)/jobs
+dist_jobs_DATA = inputs/quickstart.yaml inputs/bench-s.yaml inputs/bench-m.yaml
