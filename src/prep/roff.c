@@ -249,7 +249,7 @@ static long parse_sum(struct roff *r, struct number_parser *p)
 /* 'one'two': are both the same after expansion? *used_p: length of the condition. */
 static int same_strings(struct roff *r, struct roff_span s, size_t *used_p)
 {
-    char quote = s.text[0];
+    char quote = s.text[0]; /* ' or ": one byte */
     const char *middle = memchr(s.text + 1, quote, s.size - 1);
     const char *close = middle ? memchr(middle + 1, quote, (size_t)(s.text + s.size - middle - 1)) : NULL;
     *used_p = s.size;

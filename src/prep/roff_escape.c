@@ -13,8 +13,12 @@ size_t roff_escape_name(struct roff_span s, struct roff_span *name_p)
     *name_p = (struct roff_span){s.text, 0};
     if (s.size == 0)
         return 0;
-    if (s.text[0] == '(') {
-        size_t n = s.size < 3 ? s.size : 3;
+    if (s.text[0] == '(') { /* two characters, not two bytes */
+        size_t n = 1;
+        for (int k = 0; k < 2 && n < s.size; k++) {
+            int length = ap_utf8_decode(s.text + n, s.size - n, NULL);
+            n += length ? (size_t)length : 1;
+        }
         *name_p = (struct roff_span){s.text + 1, n - 1};
         return n;
     }
@@ -33,7 +37,7 @@ size_t roff_escape_name(struct roff_span s, struct roff_span *name_p)
 static size_t quoted(struct roff_span s, struct roff_span *inside_p)
 {
     *inside_p = (struct roff_span){s.text, 0};
-    if (s.size == 0)
+    if (s.size == 0 || (uint8_t)s.text[0] >= 0x80)
         return 0;
     const char *close = memchr(s.text + 1, s.text[0], s.size - 1);
     size_t n = close ? (size_t)(close - s.text) : s.size;

@@ -35,7 +35,7 @@ static void options(struct roff *r, struct roff_span s)
         size_t at = i + 3;
         while (at < s.size && s.text[at] == ' ')
             at++;
-        if (at + 1 < s.size && s.text[at] == '(')
+        if (at + 1 < s.size && s.text[at] == '(' && (uint8_t)s.text[at + 1] < 0x80)
             r->table_tab = s.text[at + 1];
     }
 }
