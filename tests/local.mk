@@ -17,6 +17,12 @@ EXTRA_DIST += contrib/lint/lint.sh
 dist_check_SCRIPTS += tests/cli/quickstart_test.sh
 TESTS += tests/cli/quickstart_test.sh
 
+# ---- batch systems
+AP_BATCH_TESTS = tests/cli/slurm_test.sh tests/cli/pbs_test.sh
+dist_check_SCRIPTS += $(AP_BATCH_TESTS)
+TESTS += $(AP_BATCH_TESTS)
+EXTRA_DIST += tests/support/tiny_job.sh
+
 # ---- parallel, train, monitor
 EXTRA_DIST += tests/support/vranks.h tests/support/train_lib.sh
 AP_TRAIN_SH_TESTS = tests/cli/determinism_test.sh tests/cli/kill_resume_test.sh tests/cli/train_errors_test.sh \
@@ -55,6 +61,8 @@ endif
 
 # ---- text, loader, prep
 EXTRA_DIST += tests/unit/text_fixture.h
+dist_check_SCRIPTS += tests/cli/prep_test.sh
+TESTS += tests/cli/prep_test.sh
 if AP_CRITERION
 AP_DATA_TESTS = tests/unit/test_megatron tests/unit/test_data tests/unit/test_roff tests/unit/test_prep
 check_PROGRAMS += $(AP_DATA_TESTS)
@@ -101,7 +109,8 @@ endif
 # ---- fuzz: fuzz_NAME.c and corpus/NAME. Without --enable-fuzzer each target replays its corpus in make check; with it
 # libFuzzer's main takes replay.c's place (`make fuzzers` builds them, tests/support/check_all.sh runs them).
 EXTRA_DIST += tests/fuzz/corpus tests/fuzz/lsan.supp tests/fuzz/memory_file.h
-AP_FUZZ_TARGETS = tests/fuzz/fuzz_yaml tests/fuzz/fuzz_idx tests/fuzz/fuzz_manifest tests/fuzz/fuzz_safetensors tests/fuzz/fuzz_model_config
+AP_FUZZ_TARGETS = tests/fuzz/fuzz_yaml tests/fuzz/fuzz_idx tests/fuzz/fuzz_manifest tests/fuzz/fuzz_safetensors tests/fuzz/fuzz_model_config \
+	tests/fuzz/fuzz_roff
 check_PROGRAMS += $(AP_FUZZ_TARGETS)
 if AP_FUZZER
 AP_FUZZ_MAIN =
@@ -133,6 +142,10 @@ tests_fuzz_fuzz_model_config_SOURCES = tests/fuzz/fuzz_model_config.c $(AP_FUZZ_
 tests_fuzz_fuzz_model_config_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests
 tests_fuzz_fuzz_model_config_LDFLAGS = $(AM_LDFLAGS) $(AP_FUZZ_ENGINE)
 tests_fuzz_fuzz_model_config_LDADD = src/plan/libap_plan.la src/base/libap_base.la $(AP_FUZZ_LIBS)
+tests_fuzz_fuzz_roff_SOURCES = tests/fuzz/fuzz_roff.c $(AP_FUZZ_MAIN)
+tests_fuzz_fuzz_roff_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests
+tests_fuzz_fuzz_roff_LDFLAGS = $(AM_LDFLAGS) $(AP_FUZZ_ENGINE)
+tests_fuzz_fuzz_roff_LDADD = src/prep/libap_prep.la src/base/libap_base.la $(AP_FUZZ_LIBS)
 AP_FUZZ_LIBS = $(HDF5_LIBS) $(ZSTD_LIBS) $(XXHASH_LIBS) $(YYJSON_LIBS) $(FYAML_LIBS) -lpthread -lm
 
 # ---- state, ckpt
@@ -160,3 +173,26 @@ tests_support_ckpt_make_LDADD = $(AP_CKPT_TEST_LDADD)
 dist_check_SCRIPTS += tests/cli/ckpt_test.sh tests/cli/ckpt_h5py_test.sh
 TESTS += tests/cli/ckpt_test.sh tests/cli/ckpt_h5py_test.sh
 endif
+
+# ---- base, plan, cli
+EXTRA_DIST += tests/support/leaks.h
+if AP_CRITERION
+AP_BASE_TESTS = tests/unit/test_base tests/unit/test_io_pool tests/unit/test_options tests/unit/test_model_config tests/unit/test_job
+check_PROGRAMS += $(AP_BASE_TESTS)
+TESTS += $(AP_BASE_TESTS)
+AP_BASE_TEST_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests $(CRITERION_CFLAGS)
+AP_BASE_TEST_LDADD = src/plan/libap_plan.la src/text/libap_text.la src/base/libap_base.la $(YYJSON_LIBS) $(CRITERION_LIBS) -lpthread -lm
+tests_unit_test_base_CPPFLAGS = $(AP_BASE_TEST_CPPFLAGS)
+tests_unit_test_base_LDADD = $(AP_BASE_TEST_LDADD)
+tests_unit_test_io_pool_CPPFLAGS = $(AP_BASE_TEST_CPPFLAGS)
+tests_unit_test_io_pool_LDADD = $(AP_BASE_TEST_LDADD)
+tests_unit_test_options_CPPFLAGS = $(AP_BASE_TEST_CPPFLAGS)
+tests_unit_test_options_LDADD = $(AP_BASE_TEST_LDADD)
+tests_unit_test_model_config_CPPFLAGS = $(AP_BASE_TEST_CPPFLAGS)
+tests_unit_test_model_config_LDADD = $(AP_BASE_TEST_LDADD)
+tests_unit_test_job_CPPFLAGS = $(AP_BASE_TEST_CPPFLAGS)
+tests_unit_test_job_LDADD = $(AP_BASE_TEST_LDADD)
+endif
+AP_CLI_TESTS = tests/cli/verbs_test.sh tests/cli/job_test.sh tests/cli/docs_test.sh
+dist_check_SCRIPTS += $(AP_CLI_TESTS)
+TESTS += $(AP_CLI_TESTS)

@@ -51,9 +51,9 @@ pbs 3 jobscripts/pbs/train.pbs > "$TMPDIR/3.txt" 2>&1 || code=$?
 grep -q 'usage: qsub' "$TMPDIR/3.txt" || fail "no usage: $(cat "$TMPDIR/3.txt")"
 
 # Stopped by the script's own timer: resubmits itself with the next round's number, and the next round finishes.
-sed -e 's/^name: tiny/name: long/' -e 's/^train_steps: .*/train_steps: 500/' "$work/job.yaml" > "$work/job3.yaml"
+sed -e 's/^name: tiny/name: long/' -e 's/^train_steps: .*/train_steps: 300/' -e 's/every: 2/every: 0/' "$work/job.yaml" > "$work/job3.yaml"
 code=0
-pbs 4 jobscripts/pbs/resume.pbs JOB=job3.yaml ANTIPODE_STOP_AFTER=4 > "$TMPDIR/4.txt" 2>&1 || code=$?
+pbs 4 jobscripts/pbs/resume.pbs JOB=job3.yaml ANTIPODE_STOP_AFTER=2 > "$TMPDIR/4.txt" 2>&1 || code=$?
 [ $code = 5 ] || fail "resume.pbs: exit $code, not 5: $(cat "$TMPDIR/4.txt")"
 grep -q 'JOB=job3.yaml,ROUND=2' "$TMPDIR/qsub.log" || fail "not resubmitted: $(cat "$TMPDIR/qsub.log")"
 pbs 5 jobscripts/pbs/resume.pbs JOB=job3.yaml ROUND=2 > "$TMPDIR/5.txt" 2>&1 || fail "second round: exit $?: $(cat "$TMPDIR/5.txt")"
