@@ -9,10 +9,15 @@ setup_work
 
 train 2 --set name=whole || { fail "unbroken run: $(tail -n 5 out.txt)"; pass_or_fail; }
 
-RANDOM=${AP_KILL_SEED:-$(( $(date +%s) % 32768 ))}
-echo "AP_KILL_SEED=$RANDOM"
-# The time of the whole run says how far apart the kills may be.
-ms=$(jq '.wall_seconds * 1000 | floor' runs/whole/summary.json)
+seed=${AP_KILL_SEED:-$(($(date +%s) % 32768))}
+RANDOM=$seed
+echo "AP_KILL_SEED=$seed"
+
+# Steps written so far.
+lines()
+{
+    wc -l 2> /dev/null < "runs/$1/metrics.jsonl" || echo 0
+}
 
 # Processes of this test's antipode-train, by the folder they run in.
 rank_pids()
@@ -25,21 +30,21 @@ rank_pids()
 
 kills=0
 tries=0
-while [ $kills -lt 20 ] && [ $tries -lt 60 ]; do
+while [ $kills -lt 20 ] && [ $tries -lt 40 ]; do
     tries=$((tries + 1))
     n=$((1 + RANDOM % 4))
     run=k$((kills / 5)) # four runs of five kills each
-    if [ -e "runs/$run/summary.json" ]; then
-        rm -rf "runs/$run" # it got to its end before its five kills: begin anew
-    fi
+    [ ! -e "runs/$run/summary.json" ] || rm -rf "runs/$run" # ended before its five kills: begin anew
+    # up to 11 steps further than the time before, and somewhere in that step or in the save after it
+    target=$(($(lines $run) + 1 + RANDOM % 11))
+    pause=$(awk -v r=$RANDOM 'BEGIN { printf "%.3f", r / 32768 * 0.15 }')
     ranks "$n" antipode train job.yaml --set name="$run" > kill.txt 2>&1 &
     job=$!
-    # until the ranks are there, then some time of the run
-    for ((i = 0; i < 200; i++)); do
-        [ -z "$(rank_pids)" ] || break
-        sleep 0.05
+    for ((i = 0; i < 1200; i++)); do
+        [ "$(lines $run)" -lt $target ] && kill -0 $job 2> /dev/null || break
+        sleep 0.01
     done
-    sleep "$(awk -v r=$RANDOM -v ms="$ms" 'BEGIN { printf "%.3f", 0.05 + r / 32768 * ms / 4000 }')"
+    sleep "$pause"
     pids=$(rank_pids)
     # shellcheck disable=SC2086
     [ -z "$pids" ] || kill -9 $pids 2> /dev/null
@@ -53,5 +58,5 @@ for run in k0 k1 k2 k3; do
     echo "$run: resumed $(jq .resumes runs/$run/summary.json) times"
 done
 resumes=$(cat runs/k?/summary.json | jq -s 'map(.resumes) | add')
-[ "$resumes" -ge 4 ] || fail "only $resumes resumes: the kills came before the first state"
+[ "$resumes" -ge 8 ] || fail "only $resumes resumes: the kills came before the first state"
 pass_or_fail
