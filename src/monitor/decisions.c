@@ -66,8 +66,8 @@ static ap_status take_entry(struct ap_journal *j, yyjson_val *v, struct ap_error
         strlen(kind) >= sizeof(j->list->kind))
         return ap_error_set(err, AP_ERR_CORRUPT, "not a decision");
     if (yyjson_get_sint(n) != j->count + 1)
-        return ap_error_set(err, AP_ERR_CORRUPT, "decision %lld where number %lld is due", (long long)yyjson_get_sint(n),
-                            (long long)j->count + 1);
+        return ap_error_set(err, AP_ERR_CORRUPT, "decision %lld where number %lld is due",
+                            (long long)yyjson_get_sint(n), (long long)j->count + 1);
     char *text = yyjson_val_write(value, 0, NULL);
     ap_status st = text ? push(j, yyjson_get_sint(step), kind, text) : AP_ERR_NOMEM;
     free(text);
@@ -181,7 +181,8 @@ const struct ap_decision *ap_journal_find(const struct ap_journal *j, const char
     return NULL;
 }
 
-ap_status ap_journal_decide(struct ap_journal *j, int64_t step, const char *kind, const char *value, struct ap_error *err)
+ap_status ap_journal_decide(struct ap_journal *j, int64_t step, const char *kind, const char *value,
+                            struct ap_error *err)
 {
     if (j->read_only || strlen(kind) >= sizeof(j->list->kind))
         return ap_error_set(err, AP_ERR_BUG, "journal: decision %s refused", kind);
@@ -213,7 +214,8 @@ ap_status ap_journal_restore(struct ap_journal *j, const char *json_array, struc
     yyjson_doc *doc = yyjson_read(json_array, strlen(json_array), 0);
     yyjson_val *root = yyjson_doc_get_root(doc), *v;
     struct ap_journal saved = {0};
-    ap_status st = yyjson_is_arr(root) ? AP_OK : ap_error_set(err, AP_ERR_CORRUPT, "no list of decisions in the checkpoint");
+    ap_status st =
+        yyjson_is_arr(root) ? AP_OK : ap_error_set(err, AP_ERR_CORRUPT, "no list of decisions in the checkpoint");
     size_t i, n;
     yyjson_arr_foreach(root, i, n, v)
     {
@@ -226,8 +228,9 @@ ap_status ap_journal_restore(struct ap_journal *j, const char *json_array, struc
             st = ap_journal_decide(j, d->step, d->kind, d->value, err);
         else if (d->step != j->list[k].step || strcmp(d->kind, j->list[k].kind) != 0 ||
                  strcmp(d->value, j->list[k].value) != 0)
-            st = ap_error_set(err, AP_ERR_CORRUPT, "decision %" PRId64 " (%s) differs between the journal and the checkpoint",
-                              d->number, d->kind);
+            st = ap_error_set(err, AP_ERR_CORRUPT,
+                              "decision %" PRId64 " (%s) differs between the journal and the checkpoint", d->number,
+                              d->kind);
     }
     for (int64_t k = 0; k < saved.count; k++)
         free(saved.list[k].value);

@@ -14,9 +14,9 @@
 
 struct ap_decision {
     int64_t number;
-    int64_t step;    /* first step it holds for; 1 is the first step of a run */
+    int64_t step; /* first step it holds for; 1 is the first step of a run */
     char kind[32];
-    char *value;     /* JSON object text, owned by the journal */
+    char *value; /* JSON object text, owned by the journal */
 };
 
 struct ap_journal;
@@ -35,7 +35,8 @@ const struct ap_decision *ap_journal_at(const struct ap_journal *j, int64_t i);
 /* The entry of this kind in force at `step`: the last one with entry.step <= step. NULL: none. */
 const struct ap_decision *ap_journal_find(const struct ap_journal *j, const char *kind, int64_t step);
 /* Append and make durable. value: JSON object text. */
-ap_status ap_journal_decide(struct ap_journal *j, int64_t step, const char *kind, const char *value, struct ap_error *err);
+ap_status ap_journal_decide(struct ap_journal *j, int64_t step, const char *kind, const char *value,
+                            struct ap_error *err);
 /* All entries as a JSON array (malloc'ed): what a checkpoint stores. NULL when out of memory. */
 char *ap_journal_json(const struct ap_journal *j);
 /* Bring back entries of a checkpoint that the file lacks (another run directory, a lost file). An entry that

@@ -13,7 +13,7 @@
 struct ap_events {
     struct ap_jsonl *file; /* NULL: log only */
     struct ap_json line;
-    int broken;            /* a write failed: said once */
+    int broken; /* a write failed: said once */
 };
 
 ap_status ap_events_open(const char *path, int64_t last_step, struct ap_events **e_p, struct ap_error *err)

@@ -14,7 +14,10 @@
 
 #define FILE_MAX ((size_t)8 << 30)
 
-struct ap_jsonl { int fd; char *path; };
+struct ap_jsonl {
+    int fd;
+    char *path;
+};
 
 static ap_status fail(struct ap_error *err, const char *what, const char *path)
 {

@@ -9,7 +9,10 @@
 #include "monitor/jsonl.h"
 #include "monitor/metrics.h"
 
-struct ap_metrics_file { struct ap_jsonl *file; struct ap_json line; };
+struct ap_metrics_file {
+    struct ap_jsonl *file;
+    struct ap_json line;
+};
 
 ap_status ap_metrics_open(const char *path, int64_t last_step, struct ap_metrics_file **f_p, struct ap_error *err)
 {

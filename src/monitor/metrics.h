@@ -12,19 +12,19 @@
  * block is a function of the state alone: the same for any number of ranks and after any resume. */
 struct ap_metrics {
     int64_t step;
-    double loss;            /* mean cross-entropy per target of the global batch, nats */
+    double loss; /* mean cross-entropy per target of the global batch, nats */
     double mtp_loss, balance_loss;
-    double grad_norm;       /* before clipping */
-    double loss_z, norm_z;  /* in standard deviations of the recent steps */
+    double grad_norm;      /* before clipping */
+    double loss_z, norm_z; /* in standard deviations of the recent steps */
     double lr;
-    int64_t tokens;         /* since the first step of the run */
-    int64_t skipped;        /* steps skipped so far because loss or gradient was not finite */
-    double load_max;        /* largest expert load over the mean load, worst layer */
+    int64_t tokens;  /* since the first step of the run */
+    int64_t skipped; /* steps skipped so far because loss or gradient was not finite */
+    double load_max; /* largest expert load over the mean load, worst layer */
     double valid_loss;
 
     double tokens_per_s, step_ms, compute_ms, lan_ms, ckpt_ms, data_ms, eval_ms;
-    double mfu;             /* fraction of the measured peak */
-    int64_t memory;         /* largest resident size of a rank, bytes */
+    double mfu;     /* fraction of the measured peak */
+    int64_t memory; /* largest resident size of a rank, bytes */
     int64_t ranks;
 };
 

@@ -16,7 +16,7 @@
 struct ap_comm;
 
 struct ap_comm_ops {
-    size_t size;          /* sizeof(struct ap_comm_ops) */
+    size_t size; /* sizeof(struct ap_comm_ops) */
     const char *name;
     ap_status (*barrier)(struct ap_comm *c);
     ap_status (*bcast)(struct ap_comm *c, void *data, int64_t bytes, int root);

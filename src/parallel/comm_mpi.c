@@ -14,9 +14,9 @@
 
 struct mpi_impl {
     MPI_Comm comm;
-    int64_t limit;            /* bytes per MPI call */
-    int *counts, *displs;     /* [size] scratch for sends */
-    int *rcounts, *rdispls;   /* [size] scratch for receives */
+    int64_t limit;          /* bytes per MPI call */
+    int *counts, *displs;   /* [size] scratch for sends */
+    int *rcounts, *rdispls; /* [size] scratch for receives */
 };
 
 static const struct ap_comm_ops mpi_ops;
@@ -77,9 +77,8 @@ static ap_status mpi_allgatherv(struct ap_comm *c, const void *send, const int64
     if (bytes[c->rank] > 0 && send != to)
         memmove(to, send, (size_t)bytes[c->rank]);
     if (total <= m->limit)
-        return check(
-            MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, recv, m->counts, m->displs, MPI_BYTE, m->comm),
-            "MPI_Allgatherv");
+        return check(MPI_Allgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, recv, m->counts, m->displs, MPI_BYTE, m->comm),
+                     "MPI_Allgatherv");
     int64_t at = 0;
     for (int r = 0; r < c->size; r++) {
         AP_TRY(mpi_bcast(c, (uint8_t *)recv + at, bytes[r], r));

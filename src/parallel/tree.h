@@ -7,7 +7,9 @@
 
 #include <stdint.h>
 
-struct ap_tree_node { int64_t lo, hi; };
+struct ap_tree_node {
+    int64_t lo, hi;
+};
 
 /* A contiguous range of leaves holds at most two maximal nodes per level of the tree. */
 #define AP_TREE_COVER_MAX 128

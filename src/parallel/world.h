@@ -7,10 +7,10 @@
 #include "parallel/comm.h"
 
 struct ap_world {
-    struct ap_comm *comm;  /* a duplicate of the world, owned */
-    int node_ranks;        /* ranks on this node */
-    int node_rank;         /* mine among them */
-    char mpi_version[96];  /* "Open MPI v5.0.7", "none" without MPI: for the record of the environment */
+    struct ap_comm *comm; /* a duplicate of the world, owned */
+    int node_ranks;       /* ranks on this node */
+    int node_rank;        /* mine among them */
+    char mpi_version[96]; /* "Open MPI v5.0.7", "none" without MPI: for the record of the environment */
 };
 
 /* Collective over all started processes; called once. FUNNELED. SIGPIPE is ignored before MPI starts.

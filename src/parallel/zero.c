@@ -10,7 +10,10 @@
 
 #define STAGING_BYTES ((int64_t)32 << 20) /* rough size of the exchange buffers */
 
-struct held { struct ap_tree_node node; int buffer; };
+struct held {
+    struct ap_tree_node node;
+    int buffer;
+};
 
 struct ap_reducer {
     struct ap_reducer_options opt;
@@ -20,7 +23,7 @@ struct ap_reducer {
     int finished;               /* the result of the last step stands in the buffers until the next leaf */
     void **buffers;             /* [buffer_count], each flat elements of backend memory */
     int buffer_count;
-    uint8_t *busy;              /* [buffer_count] */
+    uint8_t *busy; /* [buffer_count] */
     struct held stack[AP_TREE_COVER_MAX];
     int depth;
     /* Exchange. Root = a maximal node inside one rank's leaves. */
@@ -123,8 +126,9 @@ ap_status ap_reducer_create(const struct ap_reducer_options *opt, struct ap_redu
 {
     int size = opt->comm->size;
     if (size > opt->leaves) {
-        ap_error_set(err, AP_ERR_INPUT, "%d ranks for a global batch of %lld micro-batches: each rank needs at least one",
-                     size, (long long)opt->leaves);
+        ap_error_set(err, AP_ERR_INPUT,
+                     "%d ranks for a global batch of %lld micro-batches: each rank needs at least one", size,
+                     (long long)opt->leaves);
         ap_error_hint(err, "start %d ranks, or lower batch.micro_sequences or raise batch.global_sequences",
                       ap_tree_nearest_ranks(opt->leaves, size));
         return AP_ERR_INPUT;

@@ -13,15 +13,18 @@
 #include "parallel/comm.h"
 
 /* Flat elements [begin[r], begin[r+1]) of rank r, r = 0..size-1; begin has size + 1 entries. */
-struct ap_shard_map { int size; int64_t *begin; };
+struct ap_shard_map {
+    int size;
+    int64_t *begin;
+};
 
 struct ap_reducer_options {
-    struct ap_backend *backend;      /* borrowed */
-    struct ap_comm *comm;            /* borrowed */
-    const struct ap_shard_map *map;  /* borrowed; begin[size] elements in all */
-    ap_dtype dtype;                  /* AP_F32 or AP_F64 */
-    int64_t leaves;                  /* M >= ranks */
-    int64_t window;                  /* elements exchanged at once per rank and node; 0: chosen */
+    struct ap_backend *backend;     /* borrowed */
+    struct ap_comm *comm;           /* borrowed */
+    const struct ap_shard_map *map; /* borrowed; begin[size] elements in all */
+    ap_dtype dtype;                 /* AP_F32 or AP_F64 */
+    int64_t leaves;                 /* M >= ranks */
+    int64_t window;                 /* elements exchanged at once per rank and node; 0: chosen */
 };
 
 struct ap_reducer;
@@ -43,6 +46,7 @@ ap_status ap_reducer_end_leaf(struct ap_reducer *r);
 ap_status ap_reducer_finish(struct ap_reducer *r, ap_tensor *shard_p);
 
 /* Collective. flat (backend memory, [begin[size]]) holds the own shard; afterwards everybody's. */
-ap_status ap_zero_allgather(struct ap_backend *be, struct ap_comm *comm, const struct ap_shard_map *map, ap_tensor flat);
+ap_status ap_zero_allgather(struct ap_backend *be, struct ap_comm *comm, const struct ap_shard_map *map,
+                            ap_tensor flat);
 
 #endif

@@ -6,7 +6,10 @@
 #include "model/model.h"
 #include "train/data.h"
 
-struct ap_batches { int64_t count, seqs, len; int32_t *mem; }; /* i32 [count][4: tokens targets first positions][B*T] */
+struct ap_batches {
+    int64_t count, seqs, len;
+    int32_t *mem;
+}; /* i32 [count][4: tokens targets first positions][B*T] */
 
 ap_status ap_batches_create(int64_t count, int64_t seqs, int64_t len, struct ap_batches *b);
 void ap_batches_free(struct ap_batches *b); /* zeroed is fine */

@@ -8,7 +8,7 @@
 
 struct ap_environment {
     int64_t hosts, ranks;
-    int64_t cpus;             /* of the affinity mask of this rank */
+    int64_t cpus; /* of the affinity mask of this rank */
     char first_host[64];
     char cpu_model[128], isa[32], kernel[128], libc[32], mpi[96];
 };

@@ -10,7 +10,10 @@
 #include "train/batches.h"
 #include "train/evaluate.h"
 
-struct sum { double loss; int64_t tokens; };
+struct sum {
+    double loss;
+    int64_t tokens;
+};
 
 /* Windows of micro-batch `leaf`; rows past the last window repeat it without targets. */
 static ap_status fetch(const struct ap_evaluate_args *a, int64_t sequences, int64_t leaf, struct ap_batches *b)
@@ -25,7 +28,8 @@ static ap_status fetch(const struct ap_evaluate_args *a, int64_t sequences, int6
     return AP_OK;
 }
 
-static ap_status own_leaves(const struct ap_evaluate_args *a, int64_t sequences, int64_t lo, int64_t hi, struct sum *sums)
+static ap_status own_leaves(const struct ap_evaluate_args *a, int64_t sequences, int64_t lo, int64_t hi,
+                            struct sum *sums)
 {
     struct ap_batches b = {0};
     ap_status st = ap_batches_create(1, a->micro_sequences, a->seq_len, &b);
@@ -48,7 +52,8 @@ ap_status ap_evaluate(const struct ap_evaluate_args *a, struct ap_evaluate_resul
     int64_t have = ap_data_windows(a->data), sequences = a->sequences < have ? a->sequences : have;
     int64_t leaves = (sequences + a->micro_sequences - 1) / a->micro_sequences, lo = 0, hi = 0;
     if (sequences <= 0)
-        return ap_error_set(err, AP_ERR_INPUT, "the validation data hold no window of %lld tokens", (long long)a->seq_len);
+        return ap_error_set(err, AP_ERR_INPUT, "the validation data hold no window of %lld tokens",
+                            (long long)a->seq_len);
     ap_tree_leaves(leaves, c->rank, c->size, &lo, &hi);
     struct sum *sums = calloc((size_t)leaves, sizeof(*sums));
     int64_t *bytes = calloc((size_t)c->size, sizeof(*bytes));

@@ -9,15 +9,18 @@
 #include "train/data.h"
 
 struct ap_evaluate_args {
-    struct ap_model *model;       /* borrowed; of micro_sequences x seq_len */
+    struct ap_model *model; /* borrowed; of micro_sequences x seq_len */
     ap_tensor weights, router_bias;
-    const struct ap_data *data;   /* opened without shuffle */
+    const struct ap_data *data; /* opened without shuffle */
     struct ap_comm *comm;
     int64_t micro_sequences, seq_len;
-    int64_t sequences;            /* windows wanted, from the first; the file may hold fewer */
+    int64_t sequences; /* windows wanted, from the first; the file may hold fewer */
 };
 
-struct ap_evaluate_result { double loss; int64_t tokens, sequences; }; /* nats per target; NaN without targets */
+struct ap_evaluate_result {
+    double loss;
+    int64_t tokens, sequences;
+}; /* nats per target; NaN without targets */
 
 /* Collective. */
 ap_status ap_evaluate(const struct ap_evaluate_args *a, struct ap_evaluate_result *r_p, struct ap_error *err);

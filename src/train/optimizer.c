@@ -10,7 +10,10 @@
 
 /* A run of flat elements that share the weight-decay flag. Gaps between tensors are zero in every buffer and
  * stay zero under AdamW, so a run may span them. */
-struct run { int64_t begin, count; int decay; };
+struct run {
+    int64_t begin, count;
+    int decay;
+};
 
 struct ap_optimizer {
     struct ap_optimizer_options opt;
@@ -21,11 +24,12 @@ struct ap_optimizer {
     int64_t *sum_bytes;              /* [ranks] bytes of chunk sums of each rank */
     double *sums;                    /* host [chunk_count] */
     void *sums_dev;                  /* backend f64 [own chunks] */
-    struct run *runs; int64_t run_count;
-    int now;                         /* index of the committed copies */
-    void *w[2];                      /* backend [flat] */
-    void *m[2], *v[2];               /* backend [end - begin] */
-    uint8_t *host;                   /* device backends: [flat + 2 shards], made on first use */
+    struct run *runs;
+    int64_t run_count;
+    int now;           /* index of the committed copies */
+    void *w[2];        /* backend [flat] */
+    void *m[2], *v[2]; /* backend [end - begin] */
+    uint8_t *host;     /* device backends: [flat + 2 shards], made on first use */
 };
 
 static ap_status make_map(struct ap_optimizer *o)
@@ -113,8 +117,8 @@ ap_status ap_optimizer_create(const struct ap_optimizer_options *opt, struct ap_
     if (st == AP_OK)
         st = make_memory(o);
     if (st != AP_OK) {
-        ap_error_set(err, st, "no memory for the optimizer: %lld parameters, %d ranks",
-                     (long long)opt->params->flat, opt->comm->size);
+        ap_error_set(err, st, "no memory for the optimizer: %lld parameters, %d ranks", (long long)opt->params->flat,
+                     opt->comm->size);
         ap_optimizer_destroy(o);
         return st;
     }

@@ -10,14 +10,17 @@
 #include "parallel/zero.h"
 
 struct ap_optimizer_options {
-    struct ap_backend *backend;      /* borrowed */
-    struct ap_comm *comm;            /* borrowed */
-    const struct ap_params *params;  /* borrowed */
-    ap_dtype dtype;                  /* AP_F32 or AP_F64: weights, moments and gradients */
+    struct ap_backend *backend;     /* borrowed */
+    struct ap_comm *comm;           /* borrowed */
+    const struct ap_params *params; /* borrowed */
+    ap_dtype dtype;                 /* AP_F32 or AP_F64: weights, moments and gradients */
 };
 
 /* Of one step. t counts the updates made (skipped steps do not count), from 1. */
-struct ap_optimizer_hyper { double lr, beta1, beta2, eps, weight_decay, clip; int64_t t; };
+struct ap_optimizer_hyper {
+    double lr, beta1, beta2, eps, weight_decay, clip;
+    int64_t t;
+};
 
 struct ap_optimizer;
 

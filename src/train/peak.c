@@ -46,8 +46,9 @@ ap_status ap_peak_gemm(struct ap_backend *be, ap_dtype dtype, int64_t n, double 
         if (st == AP_OK)
             st = fill(be, dtype, mem[i], n * n);
     }
-    struct ap_gemm_args a = {
-        .a = ap_tensor_2d(mem[0], dtype, n, n), .b = ap_tensor_2d(mem[1], dtype, n, n), .c = ap_tensor_2d(mem[2], dtype, n, n)};
+    struct ap_gemm_args a = {.a = ap_tensor_2d(mem[0], dtype, n, n),
+                             .b = ap_tensor_2d(mem[1], dtype, n, n),
+                             .c = ap_tensor_2d(mem[2], dtype, n, n)};
     double unused, busy = 0;
     int64_t runs = 0;
     if (st == AP_OK)

@@ -12,17 +12,17 @@
 #include "train/router_bias.h"
 
 struct ap_router_bias {
-    struct ap_backend *be;      /* borrowed */
+    struct ap_backend *be; /* borrowed */
     struct ap_model_config cfg;
-    int64_t layers, experts;    /* layers 0: no bias */
+    int64_t layers, experts; /* layers 0: no bias */
     ap_dtype dtype;
-    size_t bytes;               /* of one copy */
+    size_t bytes; /* of one copy */
     int now;
-    void *host[2], *dev[2];     /* dev is backend memory */
+    void *host[2], *dev[2]; /* dev is backend memory */
 };
 
-ap_status ap_router_bias_create(struct ap_backend *be, const struct ap_model_config *cfg, int64_t layers, ap_dtype dtype,
-                                struct ap_router_bias **b_p, struct ap_error *err)
+ap_status ap_router_bias_create(struct ap_backend *be, const struct ap_model_config *cfg, int64_t layers,
+                                ap_dtype dtype, struct ap_router_bias **b_p, struct ap_error *err)
 {
     struct ap_router_bias *b = calloc(1, sizeof(*b));
     if (!b)

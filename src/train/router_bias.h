@@ -12,8 +12,8 @@ struct ap_router_bias;
 
 /* layers routers of cfg->routed_experts each; dtype f32 or f64 (the model's statistics). Zero at the start.
  * Gates without a bias, and dense models: an object whose tensor is absent and whose updates do nothing. */
-ap_status ap_router_bias_create(struct ap_backend *be, const struct ap_model_config *cfg, int64_t layers, ap_dtype dtype,
-                                struct ap_router_bias **b_p, struct ap_error *err);
+ap_status ap_router_bias_create(struct ap_backend *be, const struct ap_model_config *cfg, int64_t layers,
+                                ap_dtype dtype, struct ap_router_bias **b_p, struct ap_error *err);
 void ap_router_bias_destroy(struct ap_router_bias *b); /* NULL is fine */
 /* Committed bias [layers * experts], backend memory; data NULL: none. */
 ap_tensor ap_router_bias_tensor(const struct ap_router_bias *b);

@@ -20,11 +20,11 @@ struct ap_train_options {
 };
 
 struct ap_train_result {
-    int64_t step;             /* last committed */
-    double loss, valid_loss;  /* of the last step; last evaluation */
+    int64_t step;            /* last committed */
+    double loss, valid_loss; /* of the last step; last evaluation */
     double best_loss;
     int64_t best_step, skipped;
-    char weights_hash[33];    /* XXH3-128 of the final weights; empty when the run stopped early */
+    char weights_hash[33]; /* XXH3-128 of the final weights; empty when the run stopped early */
 };
 
 /* Collective, blocking until the end. AP_OK: done and valid. AP_ERR_STOPPED: stopped on request, state saved.

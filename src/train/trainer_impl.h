@@ -29,30 +29,33 @@
 /* Everything besides the tensors that a step depends on or that a resumed run must go on from; the meta of a
  * checkpoint. The same on all ranks. */
 struct ap_train_state {
-    int64_t step;          /* committed steps */
-    int64_t samples;       /* sequences consumed: the data cursor */
+    int64_t step;    /* committed steps */
+    int64_t samples; /* sequences consumed: the data cursor */
     int64_t tokens;
-    int64_t updates;       /* optimizer updates: step less the skipped ones */
-    int64_t skipped;       /* steps without an update because loss or gradient was not finite */
-    int64_t skipped_row;   /* of these, the last in a row */
-    double loss;           /* of the last step */
+    int64_t updates;              /* optimizer updates: step less the skipped ones */
+    int64_t skipped;              /* steps without an update because loss or gradient was not finite */
+    int64_t skipped_row;          /* of these, the last in a row */
+    double loss;                  /* of the last step */
     double valid_loss, best_loss; /* NaN: none yet */
     int64_t valid_step, best_step;
-    double seconds;        /* wall time of all runs so far */
+    double seconds; /* wall time of all runs so far */
     int64_t resumes;
     struct ap_zscore loss_z, norm_z;
 };
 
 /* One micro-batch's sums; gathered in leaf order. */
-struct ap_leaf_result { double ce, mtp, balance; int64_t ce_tokens, mtp_tokens; };
+struct ap_leaf_result {
+    double ce, mtp, balance;
+    int64_t ce_tokens, mtp_tokens;
+};
 
 struct ap_trainer {
     struct ap_train_options opt;
     const struct ap_job *job;
     struct ap_comm *comm;
-    int64_t seqs, len;            /* B, T of a micro-batch */
-    int64_t leaves, lo, hi;       /* M; own micro-batches */
-    char backend_name[32];        /* decided */
+    int64_t seqs, len;      /* B, T of a micro-batch */
+    int64_t leaves, lo, hi; /* M; own micro-batches */
+    char backend_name[32];  /* decided */
     int threads;
 
     struct ap_pool *pool;
@@ -64,28 +67,29 @@ struct ap_trainer {
     struct ap_reducer *reducer;
     struct ap_router_bias *bias;
     struct ap_ckpt_store *store;
-    struct ap_batches batches;    /* own leaves */
+    struct ap_batches batches;      /* own leaves */
     struct ap_leaf_result *results; /* [leaves] */
-    int64_t *result_bytes;        /* [ranks] */
-    int64_t *loads;               /* [routers] of the global batch */
+    int64_t *result_bytes;          /* [ranks] */
+    int64_t *loads;                 /* [routers] of the global batch */
     int64_t routers;
 
     /* Rank 0 only. */
-    int lock_fd;                  /* RUN/LOCK, -1: none */
+    int lock_fd; /* RUN/LOCK, -1: none */
     struct ap_journal *journal, *replay;
     struct ap_events *events;
     struct ap_metrics_file *metrics;
     struct ap_environment env;
 
     struct ap_train_state state;
-    int64_t saved_step;           /* newest step on disk, -1: none */
-    double peak_flops;            /* of all ranks together */
+    int64_t saved_step; /* newest step on disk, -1: none */
+    double peak_flops;  /* of all ranks together */
     double flops_per_token;
-    double begun;                 /* monotonic */
-    double *step_ms; int64_t step_count, step_capacity; /* of this process, for medians */
-    double ckpt_s;                /* time of the last save */
-    double ckpt_ms_open;          /* save time not yet in a metrics line */
-    int stop;                     /* agreed: stop after this step */
+    double begun; /* monotonic */
+    double *step_ms;
+    int64_t step_count, step_capacity; /* of this process, for medians */
+    double ckpt_s;                     /* time of the last save */
+    double ckpt_ms_open;               /* save time not yet in a metrics line */
+    int stop;                          /* agreed: stop after this step */
 };
 
 /* What a step gave besides the new state. */

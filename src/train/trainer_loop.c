@@ -114,9 +114,10 @@ static ap_status check_finite(struct ap_trainer *t, const struct ap_step_report 
     const struct ap_train_state *s = &t->state;
     if (!r->skipped)
         return AP_OK;
-    ap_events_emit(t->events, AP_LOG_WARN, s->step, "skip",
-                   "step %lld skipped: loss %g, gradient norm %g; the weights are unchanged (%lld in a row, %lld in all)",
-                   (long long)s->step, r->loss, r->grad_norm, (long long)s->skipped_row, (long long)s->skipped);
+    ap_events_emit(
+        t->events, AP_LOG_WARN, s->step, "skip",
+        "step %lld skipped: loss %g, gradient norm %g; the weights are unchanged (%lld in a row, %lld in all)",
+        (long long)s->step, r->loss, r->grad_norm, (long long)s->skipped_row, (long long)s->skipped);
     if (t->job->limits.nan_steps <= 0 || s->skipped_row < t->job->limits.nan_steps)
         return AP_OK;
     ap_error_set(err, AP_ERR_INVALID, "loss or gradient was not finite in steps %lld to %lld (limits.nan_steps %lld)",

@@ -156,7 +156,10 @@ static void get_window(yyjson_val *root, const char *key, struct ap_zscore *z, i
 static void note_changes(struct ap_trainer *t, yyjson_val *root)
 {
     const char *hash = yyjson_get_str(yyjson_obj_get(root, "job_hash"));
-    struct { const char *key; int64_t now; } fixed[] = {
+    struct {
+        const char *key;
+        int64_t now;
+    } fixed[] = {
         {"seed", (int64_t)t->job->seed},
         {"seq_len", t->len},
         {"global_sequences", t->leaves * t->seqs},
@@ -165,9 +168,10 @@ static void note_changes(struct ap_trainer *t, yyjson_val *root)
     for (size_t i = 0; i < sizeof(fixed) / sizeof(fixed[0]); i++) {
         int64_t before = (int64_t)yyjson_get_uint(yyjson_obj_get(root, fixed[i].key));
         if (before != fixed[i].now)
-            ap_events_emit(t->events, AP_LOG_WARN, t->state.step, "changed",
-                           "%s was %lld when the state was saved and is %lld now: the run goes on, but not as it would have",
-                           fixed[i].key, (long long)before, (long long)fixed[i].now);
+            ap_events_emit(
+                t->events, AP_LOG_WARN, t->state.step, "changed",
+                "%s was %lld when the state was saved and is %lld now: the run goes on, but not as it would have",
+                fixed[i].key, (long long)before, (long long)fixed[i].now);
     }
     if (hash && strcmp(hash, t->job->content_hash) != 0)
         ap_events_emit(t->events, AP_LOG_WARN, t->state.step, "changed",
@@ -184,7 +188,8 @@ static ap_status parse_meta(struct ap_trainer *t, const char *meta, struct ap_er
     int64_t version = yyjson_get_sint(yyjson_obj_get(root, "version"));
     if (!format || strcmp(format, "antipode-train-state") != 0 || version != AP_TRAIN_STATE_VERSION) {
         yyjson_doc_free(doc);
-        return ap_error_set(err, AP_ERR_FORMAT, "the checkpoint holds state version %lld, this program reads version %d",
+        return ap_error_set(err, AP_ERR_FORMAT,
+                            "the checkpoint holds state version %lld, this program reads version %d",
                             (long long)version, AP_TRAIN_STATE_VERSION);
     }
     s->step = get_i64(root, "step", &bad);

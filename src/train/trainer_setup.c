@@ -30,7 +30,10 @@ ap_status ap_trainer_path(const struct ap_trainer *t, const char *name, char *bu
 static ap_status check_layout(struct ap_trainer *t, struct ap_error *err)
 {
     const struct ap_job *job = t->job;
-    struct { const char *key; int64_t value; } one[] = {
+    struct {
+        const char *key;
+        int64_t value;
+    } one[] = {
         {"tensor", job->parallel.tensor}, {"pipeline", job->parallel.pipeline}, {"expert", job->parallel.expert}};
     for (size_t i = 0; i < sizeof(one) / sizeof(one[0]); i++)
         if (one[i].value != AP_AUTO && one[i].value > 1)
@@ -38,20 +41,22 @@ static ap_status check_layout(struct ap_trainer *t, struct ap_error *err)
                                 one[i].key, (long long)one[i].value);
     int ranks = t->comm->size;
     if (job->parallel.data != AP_AUTO && job->parallel.data != ranks) {
-        ap_error_set(err, AP_ERR_INPUT, "parallel.data is %lld, but %d ranks were started", (long long)job->parallel.data,
-                     ranks);
+        ap_error_set(err, AP_ERR_INPUT, "parallel.data is %lld, but %d ranks were started",
+                     (long long)job->parallel.data, ranks);
         ap_error_hint(err, "start %lld ranks, or leave parallel.data out", (long long)job->parallel.data);
         return AP_ERR_INPUT;
     }
     t->seqs = job->batch.micro_sequences;
     t->len = job->data.seq_len;
     if (t->seqs < 1 || job->batch.global_sequences < 1 || job->batch.global_sequences % t->seqs != 0)
-        return ap_error_set(err, AP_ERR_INPUT, "batch.global_sequences %lld is not a multiple of batch.micro_sequences %lld",
+        return ap_error_set(err, AP_ERR_INPUT,
+                            "batch.global_sequences %lld is not a multiple of batch.micro_sequences %lld",
                             (long long)job->batch.global_sequences, (long long)t->seqs);
     t->leaves = job->batch.global_sequences / t->seqs;
     if (ranks > t->leaves) {
-        ap_error_set(err, AP_ERR_INPUT, "%d ranks for a global batch of %lld micro-batches: each rank needs at least one",
-                     ranks, (long long)t->leaves);
+        ap_error_set(err, AP_ERR_INPUT,
+                     "%d ranks for a global batch of %lld micro-batches: each rank needs at least one", ranks,
+                     (long long)t->leaves);
         ap_error_hint(err, "start at most %lld ranks, or lower batch.micro_sequences or raise batch.global_sequences",
                       (long long)t->leaves);
         return AP_ERR_INPUT;
@@ -95,8 +100,8 @@ static ap_status open_run_dir(struct ap_trainer *t, struct ap_error *err)
         return ap_error_set(err, AP_ERR_IO, "cannot open %s: %s", path, strerror(errno));
     AP_TRY(ap_trainer_path(t, "job.yaml", path, sizeof(path), err));
     char *yaml = ap_job_yaml(t->job);
-    ap_status st = yaml ? ap_io_write_durable(path, yaml, strlen(yaml), err)
-                        : ap_error_set(err, AP_ERR_NOMEM, "out of memory");
+    ap_status st =
+        yaml ? ap_io_write_durable(path, yaml, strlen(yaml), err) : ap_error_set(err, AP_ERR_NOMEM, "out of memory");
     free(yaml);
     AP_TRY(st);
     AP_TRY(ap_trainer_path(t, "events.jsonl", path, sizeof(path), err));
@@ -170,7 +175,9 @@ static ap_status settle(struct ap_trainer *t, struct ap_error *err)
 static ap_status note_split(struct ap_trainer *t, struct ap_error *err)
 {
     char batch[128], world[64];
-    struct { const char *kind, *value; } note[2] = {{"batch", batch}, {"world", world}};
+    struct {
+        const char *kind, *value;
+    } note[2] = {{"batch", batch}, {"world", world}};
     snprintf(batch, sizeof(batch), "{\"micro_batches\":%lld,\"micro_sequences\":%lld}", (long long)t->leaves,
              (long long)t->seqs);
     snprintf(world, sizeof(world), "{\"ranks\":%d}", t->comm->size);
@@ -290,7 +297,8 @@ static ap_status open_store(struct ap_trainer *t, struct ap_error *err)
     AP_TRY(ap_comm_max_i64(t->comm, &count, 1));
     if (count == 0)
         return AP_OK;
-    ap_error_set(err, AP_ERR_INPUT, "checkpoint.resume is off, but %lld states of an earlier run are here", (long long)count);
+    ap_error_set(err, AP_ERR_INPUT, "checkpoint.resume is off, but %lld states of an earlier run are here",
+                 (long long)count);
     ap_error_at(err, dir, 0, 0);
     ap_error_hint(err, "choose another run_dir, or set checkpoint.resume to auto");
     return AP_ERR_INPUT;
@@ -317,14 +325,15 @@ static void announce(struct ap_trainer *t)
     ap_model_count_params(&job->model.cfg, &n);
     if (t->threads > 1)
         snprintf(pool, sizeof(pool), " of %d threads", t->threads);
-    ap_events_emit(t->events, AP_LOG_INFO, t->state.step, "start",
-                   "%s: %s, %.2fM parameters (%.2fM with MTP, %.2fM active), %lld steps of %lld sequences of %lld tokens, "
-                   "%d rank%s%s, backend %s (%s), seed %llu",
-                   job->name, job->model.cfg.name, (double)n.total / 1e6, (double)(n.total + n.mtp) / 1e6,
-                   (double)n.active / 1e6, (long long)job->train_steps, (long long)job->batch.global_sequences,
-                   (long long)t->len, t->comm->size, t->comm->size == 1 ? "" : "s", pool, t->backend_name, t->env.isa,
-                   (unsigned long long)job->seed);
-    ap_info("MFU is relative to %.1f GFLOP/s, measured now with a plain GEMM on all ranks at once", t->peak_flops / 1e9);
+    ap_events_emit(
+        t->events, AP_LOG_INFO, t->state.step, "start",
+        "%s: %s, %.2fM parameters (%.2fM with MTP, %.2fM active), %lld steps of %lld sequences of %lld tokens, "
+        "%d rank%s%s, backend %s (%s), seed %llu",
+        job->name, job->model.cfg.name, (double)n.total / 1e6, (double)(n.total + n.mtp) / 1e6, (double)n.active / 1e6,
+        (long long)job->train_steps, (long long)job->batch.global_sequences, (long long)t->len, t->comm->size,
+        t->comm->size == 1 ? "" : "s", pool, t->backend_name, t->env.isa, (unsigned long long)job->seed);
+    ap_info("MFU is relative to %.1f GFLOP/s, measured now with a plain GEMM on all ranks at once",
+            t->peak_flops / 1e9);
     ap_info("memory for each rank: model %.1f MiB, gradients %d buffers of %.1f MiB",
             (double)ap_model_memory(t->model) / 1048576, ap_reducer_buffers(t->reducer),
             (double)t->params->flat * (double)ap_dtype_size((ap_dtype)job->dtype) / 1048576);
@@ -332,7 +341,10 @@ static void announce(struct ap_trainer *t)
 
 ap_status ap_trainer_setup(struct ap_trainer *t, struct ap_error *err)
 {
-    struct { char backend[32]; int threads; } choice = {"", 0};
+    struct {
+        char backend[32];
+        int threads;
+    } choice = {"", 0};
     t->lock_fd = -1;
     t->saved_step = -1;
     t->begun = ap_clock_monotonic();

@@ -85,7 +85,7 @@ static void judge(const struct ap_trainer *t, double bigram, const char *hash, c
 }
 
 struct ending {
-    const char *verdict;      /* valid, invalid, stopped */
+    const char *verdict; /* valid, invalid, stopped */
     const char *reason, *hash;
     double bigram, median_ms, tokens_per_s, mfu;
 };
@@ -189,7 +189,9 @@ static ap_status conclude(struct ap_trainer *t, ap_status status, char *reason, 
 
 ap_status ap_trainer_verdict(struct ap_trainer *t, ap_status status, struct ap_train_result *res, struct ap_error *err)
 {
-    struct { char reason[REASON], hash[33]; } shared = {"", ""};
+    struct {
+        char reason[REASON], hash[33];
+    } shared = {"", ""};
     const struct ap_train_state *s = &t->state;
     *res = (struct ap_train_result){s->step, s->loss, s->valid_loss, s->best_loss, s->best_step, s->skipped, ""};
     if (status != AP_OK && status != AP_ERR_STOPPED && status != AP_ERR_INVALID)

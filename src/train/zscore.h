@@ -7,10 +7,13 @@
 #include <stdint.h>
 
 #define AP_ZSCORE_WINDOW 128
-#define AP_ZSCORE_MIN 16 /* fewer values than this: NaN */
+#define AP_ZSCORE_MIN    16 /* fewer values than this: NaN */
 
 /* Zero-initialised is empty. values[0..count-1] are in order of arrival, oldest first. */
-struct ap_zscore { double values[AP_ZSCORE_WINDOW]; int64_t count; };
+struct ap_zscore {
+    double values[AP_ZSCORE_WINDOW];
+    int64_t count;
+};
 
 /* Score of x against the values before it, then remember x. NaN while there are too few, or they are all
  * equal, or x is not finite (which is not remembered). */

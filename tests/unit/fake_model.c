@@ -60,8 +60,8 @@ static int64_t pulled(const struct ap_model *m, int32_t tok, int32_t target)
     return p->offset + (int64_t)((h >> 20) % (uint64_t)p->count);
 }
 
-static void token(const struct ap_model *m, const float *w, float *g, const struct ap_batch *b, int64_t i, double weight,
-                  double *loss)
+static void token(const struct ap_model *m, const float *w, float *g, const struct ap_batch *b, int64_t i,
+                  double weight, double *loss)
 {
     int64_t at = pulled(m, b->tokens[i], b->targets[i]);
     double bias = 0.1 * (double)w[m->params->list[0].offset];

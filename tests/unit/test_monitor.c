@@ -65,7 +65,8 @@ Test(monitor, resume_trims_later_and_torn_lines)
     struct ap_metrics_file *f = NULL;
     cr_assert_eq(ap_metrics_open(path, 0, &f, NULL), AP_OK);
     for (int s = 1; s <= 5; s++)
-        cr_assert_eq(ap_metrics_write(f, &(struct ap_metrics){.step = s, .loss = 1.0 / s, .valid_loss = NAN}, 0, NULL), AP_OK);
+        cr_assert_eq(ap_metrics_write(f, &(struct ap_metrics){.step = s, .loss = 1.0 / s, .valid_loss = NAN}, 0, NULL),
+                     AP_OK);
     ap_metrics_close(f);
     FILE *tail = fopen(path, "a");
     fputs("{\"v\":1,\"step\":3,\"lo", tail);
@@ -84,11 +85,22 @@ Test(monitor, resume_trims_later_and_torn_lines)
 Test(monitor, console_line)
 {
     char buf[400];
-    struct ap_metrics m = {.step = 10, .loss = 5.1234, .grad_norm = 1.234, .loss_z = 0.123, .norm_z = NAN, .lr = 3e-4,
-                           .step_ms = 123.44, .tokens_per_s = 12345, .mfu = 0.1234, .memory = 123 << 20, .skipped = 2};
+    struct ap_metrics m = {.step = 10,
+                           .loss = 5.1234,
+                           .grad_norm = 1.234,
+                           .loss_z = 0.123,
+                           .norm_z = NAN,
+                           .lr = 3e-4,
+                           .step_ms = 123.44,
+                           .tokens_per_s = 12345,
+                           .mfu = 0.1234,
+                           .memory = 123 << 20,
+                           .skipped = 2};
     ap_metrics_console(&m, 500, 62, buf, sizeof(buf));
-    cr_expect_str_eq(buf, "step 10/500 | loss 5.1234 (+0.12z) | norm 1.23 | lr 3.00e-04 | 123.4 ms | 12345 tok/s | "
-                          "mfu 12.3% | mem 123 MiB | eta 1m02s | skipped 2", "%s", buf);
+    cr_expect_str_eq(buf,
+                     "step 10/500 | loss 5.1234 (+0.12z) | norm 1.23 | lr 3.00e-04 | 123.4 ms | 12345 tok/s | "
+                     "mfu 12.3% | mem 123 MiB | eta 1m02s | skipped 2",
+                     "%s", buf);
     ap_metrics_duration(-1, buf, sizeof(buf));
     cr_expect_str_eq(buf, "?");
     ap_metrics_duration(3 * 3600 + 5 * 60, buf, sizeof(buf));
@@ -106,7 +118,8 @@ Test(monitor, events_are_trimmed_by_step)
     cr_assert_eq(ap_events_open(path, 6, &e, NULL), AP_OK);
     ap_events_close(e);
     char *text = content(path);
-    cr_expect(strstr(text, "\"kind\": \"start\"") && strstr(text, "run a \\\"b\\\"") && !strstr(text, "step 7"), "%s", text);
+    cr_expect(strstr(text, "\"kind\": \"start\"") && strstr(text, "run a \\\"b\\\"") && !strstr(text, "step 7"), "%s",
+              text);
     free(text);
     ap_events_emit(NULL, AP_LOG_ERROR, 1, "x", "nothing happens");
 }

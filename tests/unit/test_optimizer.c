@@ -25,8 +25,8 @@ static void make_params(void)
         list[i].info = (struct ap_param_info){.ndim = 1, .shape = {sizes[i], 1}, .decay = decays[i]};
         snprintf(list[i].info.name, sizeof(list[i].info.name), "t%d", i);
         for (int64_t k = 0; k < sizes[i]; k += AP_PARAM_CHUNK)
-            chunks[n++] = (struct ap_param_chunk){
-                i, at + k, sizes[i] - k < AP_PARAM_CHUNK ? sizes[i] - k : AP_PARAM_CHUNK};
+            chunks[n++] =
+                (struct ap_param_chunk){i, at + k, sizes[i] - k < AP_PARAM_CHUNK ? sizes[i] - k : AP_PARAM_CHUNK};
         at = (at + sizes[i] + AP_PARAM_ALIGN - 1) / AP_PARAM_ALIGN * AP_PARAM_ALIGN;
     }
     params = (struct ap_params){.list = list, .count = PARAMS, .chunks = chunks, .chunk_count = n, .flat = at};
@@ -64,7 +64,7 @@ struct train {
     ap_dtype dtype;
     double clip;
     int steps;
-    void *weights;   /* [flat] of rank 0 after the steps */
+    void *weights; /* [flat] of rank 0 after the steps */
     double norm[8];
 };
 
@@ -219,7 +219,8 @@ static void shadow(struct vrank *v)
     static const char *const prefix[3] = {"param/", "adam.m/", "adam.v/"};
     for (int64_t i = 0; i < set.count; i++)
         for (int k = 0; k < 3; k++)
-            held[k] += strncmp(set.list[i].name, prefix[k], strlen(prefix[k])) == 0 ? set.list[i].end - set.list[i].begin : 0;
+            held[k] +=
+                strncmp(set.list[i].name, prefix[k], strlen(prefix[k])) == 0 ? set.list[i].end - set.list[i].begin : 0;
     VCHECK(v, held[0] == held[1] && held[1] == held[2]);
     VCHECK(v, ap_comm_sum_i64(v->comm, held, 1) == AP_OK);
     int64_t all = 0;

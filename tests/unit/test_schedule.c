@@ -22,8 +22,8 @@ static struct ap_job job(int kind)
     return j;
 }
 
-#define EXPECT_LR(j, step, want) cr_expect_float_eq(ap_schedule_lr(&(j), step), want, 1e-12, "step %d: %g", (int)(step), \
-                                                    ap_schedule_lr(&(j), step))
+#define EXPECT_LR(j, step, want)                                                                                       \
+    cr_expect_float_eq(ap_schedule_lr(&(j), step), want, 1e-12, "step %d: %g", (int)(step), ap_schedule_lr(&(j), step))
 
 Test(schedule, warmup_is_linear_and_reaches_the_peak)
 {

@@ -32,7 +32,8 @@ Test(train_parts, zscore)
 
 static struct ap_model_config moe(int gate)
 {
-    return (struct ap_model_config){.layers = 3, .first_dense = 1, .moe_layer_freq = 1, .routed_experts = 4, .gate_kind = gate};
+    return (struct ap_model_config){
+        .layers = 3, .first_dense = 1, .moe_layer_freq = 1, .routed_experts = 4, .gate_kind = gate};
 }
 
 static void bias_moves(ap_dtype dtype)

@@ -73,9 +73,9 @@ Test(tree, leaves_are_contiguous_and_balanced)
 struct reduce_case {
     int64_t leaves, window, flat;
     ap_dtype dtype;
-    int cut;       /* how the flat buffer is cut into shards */
-    float *sum;    /* [flat] result, put together by the ranks */
-    int buffers;   /* of rank 0 */
+    int cut;     /* how the flat buffer is cut into shards */
+    float *sum;  /* [flat] result, put together by the ranks */
+    int buffers; /* of rank 0 */
 };
 
 static void fill_map(const struct reduce_case *k, int size, int64_t *begin)
@@ -130,8 +130,9 @@ static void check_case(struct reduce_case k, int ranks)
     vranks_run(ranks, reduce, &k);
     for (int64_t i = 0; i < k.flat; i++) {
         float want = naive(0, k.leaves, i);
-        cr_assert(memcmp(&want, &sum[i], sizeof(want)) == 0, "%d ranks, %lld leaves, window %lld, element %lld: %a, want %a",
-                  ranks, (long long)k.leaves, (long long)k.window, (long long)i, (double)sum[i], (double)want);
+        cr_assert(memcmp(&want, &sum[i], sizeof(want)) == 0,
+                  "%d ranks, %lld leaves, window %lld, element %lld: %a, want %a", ranks, (long long)k.leaves,
+                  (long long)k.window, (long long)i, (double)sum[i], (double)want);
     }
     int aligned = (k.leaves & (k.leaves - 1)) == 0 && k.leaves == ranks;
     cr_expect(!aligned || k.buffers == 1, "one leaf for each rank takes one buffer, not %d", k.buffers);
@@ -150,7 +151,8 @@ Test(zero, windows_and_empty_shards, .timeout = 60)
     for (size_t w = 0; w < sizeof(windows) / sizeof(windows[0]); w++)
         for (int ranks = 2; ranks <= 5; ranks++) {
             check_case((struct reduce_case){.leaves = 11, .flat = 101, .window = windows[w], .dtype = AP_F32}, ranks);
-            check_case((struct reduce_case){.leaves = 8, .flat = 101, .window = windows[w], .dtype = AP_F32, .cut = 1}, ranks);
+            check_case((struct reduce_case){.leaves = 8, .flat = 101, .window = windows[w], .dtype = AP_F32, .cut = 1},
+                       ranks);
         }
 }
 
