@@ -37,11 +37,12 @@ while [ $kills -lt 20 ] && [ $tries -lt 40 ]; do
     [ ! -e "runs/$run/summary.json" ] || rm -rf "runs/$run" # ended before its five kills: begin anew
     # up to 11 steps further than the time before, and somewhere in that step or in the save after it
     target=$(($(lines $run) + 1 + RANDOM % 11))
-    pause=$(awk -v r=$RANDOM 'BEGIN { printf "%.3f", r / 32768 * 0.15 }')
+    pause=$(awk -v r="$RANDOM" 'BEGIN { printf "%.3f", r / 32768 * 0.15 }')
     ranks "$n" antipode train job.yaml --set name="$run" > kill.txt 2>&1 &
     job=$!
     for ((i = 0; i < 1200; i++)); do
-        [ "$(lines $run)" -lt $target ] && kill -0 $job 2> /dev/null || break
+        [ "$(lines $run)" -lt $target ] || break
+        kill -0 $job 2> /dev/null || break
         sleep 0.01
     done
     sleep "$pause"

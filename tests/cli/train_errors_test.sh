@@ -70,11 +70,11 @@ full_disk()
     mount -t tmpfs -o size=6m none full 2> /dev/null || return 1
     train 2 --set run_dir=full/run --set checkpoint.every=1 --set checkpoint.keep=100
     code=$?
-    states=$(ls full/run/ckpt 2> /dev/null | grep -c '^step-.*[0-9]$')
+    states=$(find full/run/ckpt -maxdepth 1 -name 'step-*[0-9]' | wc -l)
     [ $code = 4 ] || fail "full disk: exit code $code: $(tail -n 3 out.txt)"
     grep -q 'the file system has .* MiB left; earlier checkpoints are intact' out.txt || fail "full disk: $(cat out.txt)"
     [ "$states" -ge 1 ] || fail "full disk: no state left"
-    ls full/run/ckpt | grep -q tmp && fail "full disk: temporary files left"
+    [ -z "$(find full/run/ckpt -name '*tmp*')" ] || fail "full disk: temporary files left"
     mount -o remount,size=60m none full
     train 1 --set run_dir=full/run --set train_steps=20 || fail "after making room: $(tail -n 3 out.txt)"
     grep -q "resumed from the state of step" out.txt || fail "after making room it began anew"

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# shellcheck shell=bash
 # Sourced by the script tests of training: a private folder with a small dataset and a job of the tiny V3 model,
 # mpirun, comparison of runs. Needs AP_SRCDIR and AP_BUILDDIR (tests/support/run.sh).
 
