@@ -59,7 +59,10 @@ struct ap_backend {
 /* First member of every backend's stream type. */
 struct ap_stream { struct ap_backend *backend; };
 
-/* Open a backend by name ("reference", "cpu", "onednn" where compiled in, "auto" = cpu). pool is borrowed and must outlive it. */
+/* Open a backend by name: "reference", "cpu", "onednn" where compiled in, "cuda" and other plug-ins
+ * (backend/plugin.h), or "auto": cuda where its plug-in and a device are there, else cpu, with a notice of the
+ * reason when the machine has a device. A known backend that cannot be used: AP_ERR_ENV with cause and fix.
+ * device: number of the GPU. pool is borrowed and must outlive it. */
 ap_status ap_backend_open(const char *name, int device, struct ap_pool *pool, struct ap_backend **be_p, struct ap_error *err);
 /* NULL is fine. All memory of the backend must have been released. */
 void ap_backend_close(struct ap_backend *be);

@@ -13,18 +13,19 @@
 
 /* Tolerances relative to the largest element of the tensor, for f32 (f64 uses 1e-8 of it) and for bf16. f32:
  * sums of up to a few hundred terms lose a few units in 6e-8 each; exp and divisions a few more. bf16: one
- * rounding of the result is 2e-3; attention also rounds its probabilities. Data movement and integer results
+ * rounding of the result is up to 3.9e-3; attention also rounds its probabilities. Data movement and integer results
  * must be exact; operations whose tensors stay f32 in bf16 calls keep their f32 tolerance. */
+/* clang-format off */
 #define TOLERANCE_LIST(X)                                                                                              \
-    X(gemm, 3e-6, 2.5e-3)                                                                                              \
-    X(grouped_gemm, 3e-6, 2.5e-3) X(grouped_wgrad, 3e-6, 3e-6) X(embed_fwd, 0, 0) X(embed_bwd, 5e-7, 5e-7)             \
-        X(rmsnorm_fwd, 1e-6, 2.5e-3) X(rmsnorm_bwd, 2e-6, 2.5e-3) X(rope, 3e-7, 2.5e-3) X(mla_attn_fwd, 3e-6, 6e-3)    \
-            X(mla_attn_bwd, 1e-5, 1.5e-2) X(swiglu_fwd, 1e-6, 2.5e-3) X(swiglu_bwd, 1e-6, 2.5e-3)                      \
-                X(router_fwd, 1e-6, 1e-6) X(router_bwd, 3e-6, 3e-6) X(seq_balance, 2e-6, 2e-6) X(moe_plan, 0, 0)       \
-                    X(moe_dispatch_fwd, 0, 0) X(moe_dispatch_bwd, 1e-6, 2.5e-3) X(moe_combine_fwd, 1e-6, 2.5e-3)       \
-                        X(moe_combine_bwd, 2e-6, 2.5e-3) X(split_cols, 2e-7, 2.5e-3) X(cross_entropy, 2e-6, 2.5e-3)    \
-                            X(sum_tokens, 1e-12, 1e-12) X(add, 2e-7, 2.5e-3) X(scale, 2e-7, 2.5e-3) X(cast, 0, 0)      \
-                                X(sumsq, 1e-12, 1e-12) X(adamw, 1e-6, 2.5e-3)
+    X(gemm, 3e-6, 4e-3) X(grouped_gemm, 3e-6, 4e-3) X(grouped_wgrad, 3e-6, 3e-6) X(embed_fwd, 0, 0)                    \
+    X(embed_bwd, 5e-7, 5e-7) X(rmsnorm_fwd, 1e-6, 4e-3) X(rmsnorm_bwd, 2e-6, 4e-3) X(rope, 3e-7, 4e-3)                 \
+    X(mla_attn_fwd, 3e-6, 8e-3) X(mla_attn_bwd, 1e-5, 1.5e-2) X(swiglu_fwd, 1e-6, 4e-3)                                \
+    X(swiglu_bwd, 1e-6, 4e-3) X(router_fwd, 1e-6, 1e-6) X(router_bwd, 3e-6, 3e-6) X(seq_balance, 2e-6, 2e-6)           \
+    X(moe_plan, 0, 0) X(moe_dispatch_fwd, 0, 0) X(moe_dispatch_bwd, 1e-6, 4e-3) X(moe_combine_fwd, 1e-6, 4e-3)         \
+    X(moe_combine_bwd, 2e-6, 4e-3) X(split_cols, 2e-7, 4e-3) X(cross_entropy, 2e-6, 4e-3)                              \
+    X(sum_tokens, 1e-12, 1e-12) X(add, 2e-7, 4e-3) X(scale, 2e-7, 4e-3) X(cast, 0, 0) X(sumsq, 1e-12, 1e-12)           \
+    X(adamw, 1e-6, 4e-3)
+/* clang-format on */
 
 #define ENUM(op, tol, bf16) TOLERANCE_ID_##op,
 enum { TOLERANCE_LIST(ENUM) TOLERANCE_COUNT };

@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * sum_tokens and sumsq: the tree of src/backend/cpu/pairwise.h in f64, so that every backend gives the same
+ * bits. Leaves are blocks of 512 elements summed by 8 lanes; the leaves are joined by halving their range,
+ * the left part being the larger. The tree depends on the length only. */
+#include "config.h"
+
+#include "backend/cuda/cu_backend.h"
+extern "C" {
+#include "backend/cpu/pairwise.h"
+}
+
+#define THREADS  256
+#define LANES    8
+#define TOP      256 /* subtrees that one thread each sums before the last levels */
+#define MAX_DEEP 48
+
+/* Leaf b of x: lane j adds the elements j, j+8, ... in order; lanes join as ap_pairwise_join8 does. */
+template <typename T> static __global__ void leaves_kernel(const T *x, int64_t n, int64_t leaves, int square, double *out)
+{
+    int64_t leaf = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / LANES;
+    int lane = (int)threadIdx.x % LANES;
+    int64_t first = leaf * AP_PAIRWISE_BLOCK, last = first + AP_PAIRWISE_BLOCK < n ? first + AP_PAIRWISE_BLOCK : n;
+    double sum = 0.0;
+    for (int64_t i = first + lane; i < last; i += LANES) {
+        double v = (double)to_float(x[i]);
+        sum += square ? v * v : v; /* exact: the square of a float fits a double */
+    }
+#pragma unroll
+    for (int step = 1; step < LANES; step *= 2)
+        sum += __shfl_xor_sync(AP_FULL, sum, step);
+    if (lane == 0 && leaf < leaves)
+        out[leaf] = sum;
+}
+
+/* The range of leaves of node `path` at depth `depth`: bits of path from the top, 1 = right. */
+static __device__ void node_range(int64_t leaves, int depth, unsigned path, int64_t *first_p, int64_t *count_p)
+{
+    int64_t first = 0, count = leaves;
+    for (int d = depth - 1; d >= 0; d--) {
+        int64_t left = (count + 1) / 2;
+        if (count <= 1) /* a leaf has no halves: it stands on the left */
+            left = path >> d & 1u ? 1 : count;
+        if (path >> d & 1u) {
+            first += left;
+            count -= left;
+        } else {
+            count = left;
+        }
+    }
+    *first_p = first;
+    *count_p = count < 0 ? 0 : count;
+}
+
+/* Sum of a subtree by one thread, without recursion: a stack of sums that wait for their right half. */
+static __device__ double subtree(const double *x, int64_t first, int64_t count)
+{
+    struct { int64_t first, count; double left; int done; } stack[MAX_DEEP];
+    int top = 0;
+    double value = 0.0;
+    stack[0].first = first;
+    stack[0].count = count;
+    stack[0].done = 0;
+    while (top >= 0) {
+        int64_t n = stack[top].count, left = (n + 1) / 2;
+        if (n <= 1) {
+            value = n == 1 ? x[stack[top].first] : 0.0;
+            top--;
+        } else if (stack[top].done == 0) {
+            stack[top].done = 1;
+            stack[top + 1].first = stack[top].first;
+            stack[top + 1].count = left;
+            stack[top + 1].done = 0;
+            top++;
+            continue;
+        } else if (stack[top].done == 1) {
+            stack[top].done = 2;
+            stack[top].left = value;
+            stack[top + 1].first = stack[top].first + left;
+            stack[top + 1].count = n - left;
+            stack[top + 1].done = 0;
+            top++;
+            continue;
+        } else {
+            value = stack[top].left + value;
+            top--;
+        }
+    }
+    return value;
+}
+
+/* One block: 2^8 subtrees, then the last levels in shared memory. out (= or +=) the root. */
+static __global__ void join_kernel(const double *leaf, int64_t leaves, double *out, int accumulate)
+{
+    struct space { double value[TOP]; int64_t count[TOP]; };
+    AP_SHARED(space, sh);
+    int depth = 8, t = (int)threadIdx.x;
+    int64_t first, count;
+    node_range(leaves, depth, (unsigned)t, &first, &count);
+    sh.value[t] = subtree(leaf, first, count);
+    sh.count[t] = count;
+    for (int width = TOP / 2; width >= 1; width /= 2) {
+        double left = 0.0, right = 0.0;
+        int64_t has = 0, has_right = 0;
+        __syncthreads();
+        if (t < width) {
+            left = sh.value[2 * t];
+            right = sh.value[2 * t + 1];
+            has_right = sh.count[2 * t + 1];
+            has = sh.count[2 * t] + has_right;
+        }
+        __syncthreads();
+        if (t < width) {
+            sh.value[t] = has_right ? left + right : left;
+            sh.count[t] = has;
+        }
+    }
+    if (t == 0)
+        *out = accumulate ? *out + sh.value[0] : sh.value[0];
+}
+
+template <typename T>
+static ap_status reduce(struct cu_stream *s, const T *x, int64_t n, double *out, int square, int accumulate)
+{
+    int64_t leaves = ceil_div(n, AP_PAIRWISE_BLOCK);
+    void *mem;
+    AP_TRY(cu_scratch(s, (size_t)(leaves + 1) * sizeof(double), &mem));
+    if (leaves > 0)
+        AP_LAUNCH((leaves_kernel<T>), dim3((unsigned)ceil_div(leaves * LANES, THREADS)), THREADS, 0, s->id, x, n, leaves, square,
+                  (double *)mem);
+    AP_LAUNCH(join_kernel, dim3(1), TOP, 0, s->id, (const double *)mem, leaves, out, accumulate);
+    return cu_launched("sum");
+}
+
+ap_status cu_sum_tokens(struct cu_stream *s, const struct ap_sum_tokens_args *a)
+{
+    if (a->x.dtype != AP_F32)
+        return AP_ERR_UNSUPPORTED;
+    return reduce(s, (const float *)a->x.data, ap_tensor_count(&a->x), (double *)a->out.data, 0, 1);
+}
+
+ap_status cu_sumsq(struct cu_stream *s, const struct ap_sumsq_args *a)
+{
+    int64_t n = ap_tensor_count(&a->x);
+    if (a->x.dtype == AP_F32)
+        return reduce(s, (const float *)a->x.data, n, (double *)a->out.data, 1, 0);
+    return a->x.dtype == AP_BF16 ? reduce(s, (const bf16 *)a->x.data, n, (double *)a->out.data, 1, 0) : AP_ERR_UNSUPPORTED;
+}
