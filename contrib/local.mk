@@ -17,4 +17,5 @@ CLEANFILES += contrib/modulefile/$(VERSION).lua
 # bash-completion looks here; --with-bash-completion-dir changes it.
 if AP_COMPLETION
 completiondir = @bashcompletiondir@
+dist_completion_DATA = contrib/completion/antipode
 endif

@@ -110,7 +110,7 @@ endif
 # libFuzzer's main takes replay.c's place (`make fuzzers` builds them, tests/support/check_all.sh runs them).
 EXTRA_DIST += tests/fuzz/corpus tests/fuzz/lsan.supp tests/fuzz/memory_file.h
 AP_FUZZ_TARGETS = tests/fuzz/fuzz_yaml tests/fuzz/fuzz_idx tests/fuzz/fuzz_manifest tests/fuzz/fuzz_safetensors tests/fuzz/fuzz_model_config \
-	tests/fuzz/fuzz_roff
+	tests/fuzz/fuzz_roff tests/fuzz/fuzz_job
 check_PROGRAMS += $(AP_FUZZ_TARGETS)
 if AP_FUZZER
 AP_FUZZ_MAIN =
@@ -146,6 +146,10 @@ tests_fuzz_fuzz_roff_SOURCES = tests/fuzz/fuzz_roff.c $(AP_FUZZ_MAIN)
 tests_fuzz_fuzz_roff_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests
 tests_fuzz_fuzz_roff_LDFLAGS = $(AM_LDFLAGS) $(AP_FUZZ_ENGINE)
 tests_fuzz_fuzz_roff_LDADD = src/prep/libap_prep.la src/base/libap_base.la $(AP_FUZZ_LIBS)
+tests_fuzz_fuzz_job_SOURCES = tests/fuzz/fuzz_job.c $(AP_FUZZ_MAIN)
+tests_fuzz_fuzz_job_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests
+tests_fuzz_fuzz_job_LDFLAGS = $(AM_LDFLAGS) $(AP_FUZZ_ENGINE)
+tests_fuzz_fuzz_job_LDADD = src/plan/libap_plan.la src/text/libap_text.la src/base/libap_base.la $(AP_FUZZ_LIBS)
 AP_FUZZ_LIBS = $(HDF5_LIBS) $(ZSTD_LIBS) $(XXHASH_LIBS) $(YYJSON_LIBS) $(FYAML_LIBS) -lpthread -lm
 
 # ---- state, ckpt
@@ -175,7 +179,7 @@ TESTS += tests/cli/ckpt_test.sh tests/cli/ckpt_h5py_test.sh
 endif
 
 # ---- base, plan, cli
-EXTRA_DIST += tests/support/leaks.h
+EXTRA_DIST += tests/support/leaks.h tests/support/expect.sh
 if AP_CRITERION
 AP_BASE_TESTS = tests/unit/test_base tests/unit/test_io_pool tests/unit/test_options tests/unit/test_model_config tests/unit/test_job
 check_PROGRAMS += $(AP_BASE_TESTS)

@@ -77,7 +77,7 @@ static ap_status fill(struct ap_job *job, struct ap_options *o, const char *path
     return ap_job_resolve(job, o, err);
 }
 
-static ap_status load_text(const char *path, const char *text, size_t size, const struct ap_override *sets,
+ap_status ap_job_load_text(const char *path, const char *text, size_t size, const struct ap_override *sets,
                            int set_count, struct ap_job **job_p, struct ap_error *err)
 {
     struct ap_yaml_node *root = NULL;
@@ -111,7 +111,7 @@ ap_status ap_job_load(const char *path, const struct ap_override *sets, int set_
     char *text;
     size_t size;
     AP_TRY(ap_io_read_file(path, AP_YAML_MAX_BYTES, &text, &size, err));
-    ap_status status = load_text(path, text, size, sets, set_count, job_p, err);
+    ap_status status = ap_job_load_text(path, text, size, sets, set_count, job_p, err);
     free(text);
     return status;
 }

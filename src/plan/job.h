@@ -74,7 +74,10 @@ struct ap_override { const char *key, *value; }; /* --set a.b=value */
 /* Read, validate and resolve a job file. *job_p is owned by the caller (ap_job_destroy). The data files need not
  * exist: ap_job_check_files looks for them. */
 ap_status ap_job_load(const char *path, const struct ap_override *sets, int set_count, struct ap_job **job_p, struct ap_error *err);
-void ap_job_destroy(struct ap_job *job);
+/* The same from memory; path names the file in errors and is where a relative model or data path may be found. */
+ap_status ap_job_load_text(const char *path, const char *text, size_t size, const struct ap_override *sets,
+                           int set_count, struct ap_job **job_p, struct ap_error *err);
+void ap_job_destroy(struct ap_job *job); /* NULL is fine */
 /* Do the data files exist and can they be read? The error names the place in the job file. */
 ap_status ap_job_check_files(const struct ap_job *job, struct ap_error *err);
 /* The resolved job as YAML text (malloc'ed) that ap_job_load reads back to the same job. */
