@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "ckpt/reader.h"
 
 #define RANKS  2
 #define STATES 3
@@ -278,5 +279,81 @@ Test(ckpt_damage, damaged_state_is_set_aside_and_named)
     snprintf(path, sizeof path, "%s/step-000000000300.corrupt-2/rank-00000.h5", dir);
     cr_expect_eq(stat(path, &st), 0);
     ap_ckpt_store_close(store);
+    ap_comm_destroy(comm);
+}
+
+/* Write rows over the file's chunk index and give the manifest the hash that fits them. */
+static void forge_index(const char *state, const struct ap_chunk_row *rows, const struct ap_manifest *good)
+{
+    struct ap_manifest m = *good;
+    struct ap_image_info info = good->files[0];
+    char path[512], *text;
+    size_t size;
+    ap_ckpt_file_path(state, 0, path, sizeof path);
+    int fd = open(path, O_WRONLY);
+    cr_assert_eq(ap_io_pwrite_all(fd, rows, (size_t)info.index_bytes, info.index_offset, path, NULL), AP_OK);
+    close(fd);
+    info.index_hash = ap_hash128(rows, (size_t)info.index_bytes);
+    m.files = &info;
+    cr_assert_eq(ap_manifest_print(&m, &text, &size, NULL), AP_OK);
+    snprintf(path, sizeof path, "%s/manifest.json", state);
+    put(path, text, size);
+    free(text);
+}
+
+Test(ckpt_damage, forged_chunk_indexes_are_refused)
+{
+    /* A hash can be forged: then only the bounds stand between the index and memory. */
+    static const uint64_t values[] = {0, 1, 7, 4096, UINT32_MAX, (uint64_t)INT64_MAX, UINT64_MAX - 7, UINT64_MAX};
+    char dir[256], state[512], path[512];
+    struct ap_comm *comm;
+    struct ap_manifest good = {0};
+    uint64_t at = 99;
+    int refused = 0, tried = 0;
+    cf_tempdir(dir, sizeof dir);
+    cr_assert_eq(ap_comm_self(&comm), AP_OK);
+    struct ap_ckpt_store *store = cf_open(dir, comm, 3, 0);
+    cr_assert_eq(cf_save(store, comm, 100, 1, CF_EVEN, CF_ALL, 0, NULL), AP_OK);
+    ap_ckpt_store_close(store);
+    snprintf(state, sizeof state, "%s/step-000000000100", dir);
+    cr_assert_eq(ap_ckpt_manifest_read(state, &good, NULL), AP_OK);
+    size_t bytes = (size_t)good.files[0].index_bytes, count = bytes / AP_CHUNK_ROW_BYTES;
+    struct ap_chunk_row *rows = malloc(bytes), *forged = malloc(bytes);
+    cr_assert(rows != NULL && forged != NULL && count > 10);
+    ap_ckpt_file_path(state, 0, path, sizeof path);
+    int fd = open(path, O_RDONLY);
+    cr_assert_eq(ap_io_pread_all(fd, rows, bytes, good.files[0].index_offset, path, NULL), AP_OK);
+    close(fd);
+    for (int i = 0; i < 400; i++) {
+        struct cf_set c;
+        struct ap_ckpt_reader *reader = NULL;
+        struct ap_error err = {0};
+        memcpy(forged, rows, bytes);
+        uint64_t *word = (uint64_t *)&forged[rnd(&at, count)] + rnd(&at, 7),
+                 was = *word; /* any field before the hashes */
+        *word = i % 3 == 0 ? was + values[rnd(&at, 8)] : values[rnd(&at, 8)];
+        if (*word == was)
+            continue;
+        forge_index(state, forged, &good);
+        cr_assert_eq(cf_make(&c, 0, 1, CF_UNEVEN, CF_ALL, 1, 0), 0);
+        cr_assert_eq(ap_ckpt_reader_open(state, &reader, NULL), AP_OK);
+        ap_status status = AP_OK;
+        for (int64_t t = 0; status == AP_OK && t < c.set.count; t++)
+            status = ap_ckpt_reader_fill(reader, &c.set.list[t], &err);
+        cr_expect(status == AP_ERR_CORRUPT || (status == AP_OK && cf_wrong(&c, 1) == 0), "%s: %s",
+                  ap_status_name(status), err.text);
+        cr_expect_eq(ap_ckpt_reader_check_deep(reader, 0, NULL), AP_ERR_CORRUPT);
+        refused += status == AP_ERR_CORRUPT;
+        tried++;
+        ap_ckpt_reader_destroy(reader);
+        cf_free(&c);
+    }
+    cr_expect_gt(refused, tried * 9 / 10, "%d of %d", refused, tried);
+    fprintf(stderr, "%d forged indexes, %d refused by their bounds or the chunk hashes\n", tried, refused);
+    forge_index(state, rows, &good);
+    cr_expect_eq(ap_ckpt_verify(state, NULL), AP_OK);
+    free(rows);
+    free(forged);
+    ap_manifest_free(&good);
     ap_comm_destroy(comm);
 }
