@@ -50,6 +50,13 @@ static ap_status too_large(const char *path, size_t max_size, struct ap_error *e
     return AP_ERR_INPUT;
 }
 
+static ap_status not_a_file(const char *path, const char *text, struct ap_error *err)
+{
+    ap_error_set(err, AP_ERR_INPUT, "%s", text);
+    ap_error_at(err, path, 0, 0);
+    return AP_ERR_INPUT;
+}
+
 /* fd may be a pipe (a job from standard input has no size), so grow as the data come. */
 static ap_status read_stream(int fd, const char *path, size_t max_size, char **data_p, size_t *size_p,
                              struct ap_error *err)
@@ -99,7 +106,7 @@ ap_status ap_io_read_file(const char *path, size_t max_size, char **data_p, size
     if (fstat(fd, &st) != 0)
         status = fail(err, errno, "stat", path);
     else if (S_ISDIR(st.st_mode))
-        status = fail(err, EISDIR, "read", path);
+        status = not_a_file(path, "this is a directory, not a file", err);
     else if (S_ISREG(st.st_mode) && st.st_size > 0 && (uint64_t)st.st_size > max_size)
         status = too_large(path, max_size, err);
     else
@@ -121,9 +128,7 @@ ap_status ap_io_map(const char *path, struct ap_mapping *map_p, struct ap_error 
     }
     if (!S_ISREG(st.st_mode)) {
         close(fd);
-        ap_error_set(err, AP_ERR_INPUT, "not a regular file");
-        ap_error_at(err, path, 0, 0);
-        return AP_ERR_INPUT;
+        return not_a_file(path, "not a regular file", err);
     }
     struct ap_mapping map = {NULL, (size_t)st.st_size};
     if (map.size > 0) {

@@ -552,7 +552,8 @@ ap_status ap_options_finish(struct ap_options *o, struct ap_error *err)
             continue;
         char domain[512];
         ap_option_domain(opt, domain, sizeof domain);
-        ap_error_set(err, AP_ERR_INPUT, "%s is missing", opt->key);
+        const char *dashes = strcmp(o->prefix, "--") == 0 ? "--" : "";
+        ap_error_set(err, AP_ERR_INPUT, "%s%s is missing", dashes, opt->key);
         ap_error_at(err, o->file, 0, 0);
         ap_error_hint(err, "give %s", domain);
         return AP_ERR_INPUT;

@@ -252,9 +252,11 @@ static void check_clock(struct doctor *d, const char *name)
         tell(d, name, GOOD, NULL, "%s", now);
 }
 
+/* The temporary directory first: mpirun makes it where it is missing. */
 static const struct check checks[] = {
     {"program", check_train_program},
     {"models", check_data},
+    {"temporary", check_temporary},
     {"mpirun", check_mpirun},
     {"mpi start", check_mpi_start},
     {"slurm", check_slurm},
@@ -263,7 +265,6 @@ static const struct check checks[] = {
     {"tasks", check_tasks},
     {"shared memory", check_shared_memory},
     {"disk", check_disk},
-    {"temporary", check_temporary},
     {"clock", check_clock},
 };
 
