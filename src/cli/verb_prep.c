@@ -15,7 +15,7 @@ struct prep_flags {
     char *out, *manpages, *jsonl_key, *language, *languages, *tokenizer;
     double valid_fraction;
     int invalid, combined_only, force;
-    int64_t language_bytes;
+    int64_t language_bytes, boilerplate;
 };
 
 static const struct ap_option flags[] = {
@@ -54,6 +54,15 @@ static const struct ap_option flags[] = {
      .unit = "bytes",
      .default_words = "no limit",
      .doc = "Take at most this much text of each language."},
+    {.key = "boilerplate",
+     .kind = AP_OPT_INT,
+     .offset = offsetof(struct prep_flags, boilerplate),
+     .fallback = "20",
+     .min = 0,
+     .max = 1e9,
+     .unit = "pages",
+     .doc = "Leave out paragraphs (of 80 bytes or more) that more than this many manual pages share: licences, "
+            "translators' notes. 0 leaves all in."},
     {.key = "valid-fraction",
      .kind = AP_OPT_REAL,
      .offset = offsetof(struct prep_flags, valid_fraction),
@@ -146,6 +155,7 @@ static ap_status run(const struct prep_flags *f, const struct ap_cli_args *args,
                                   .valid_fraction = f->valid_fraction,
                                   .invalid = f->invalid,
                                   .language_bytes = f->language_bytes,
+                                  .boilerplate = f->boilerplate,
                                   .combined_only = f->combined_only,
                                   .force = f->force};
     struct ap_prep_report *report = calloc(1, sizeof *report);

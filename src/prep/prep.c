@@ -23,6 +23,8 @@ static ap_status check_options(const struct ap_prep_options *opt, struct ap_erro
         return ap_error_set(err, AP_ERR_USAGE, "valid fraction %g is outside 0..0.5", opt->valid_fraction);
     if (opt->language_bytes < 0)
         return ap_error_set(err, AP_ERR_USAGE, "language bytes %lld is negative", (long long)opt->language_bytes);
+    if (opt->boilerplate < 0)
+        return ap_error_set(err, AP_ERR_USAGE, "boilerplate %lld is negative", (long long)opt->boilerplate);
     if (opt->language) {
         size_t n = strlen(opt->language);
         if (n == 0 || n >= 24 || strspn(opt->language, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_@-") != n)
@@ -93,6 +95,7 @@ static ap_status fingerprint(struct prep *p, struct ap_error *err)
     ap_hasher_update(h, &o->valid_fraction, sizeof(o->valid_fraction));
     hash_number(h, o->invalid);
     hash_number(h, o->language_bytes);
+    hash_number(h, o->boilerplate);
     hash_number(h, o->combined_only);
     for (int64_t i = 0; i < p->list.count; i++) {
         const struct ap_walk_file *f = &p->list.files[i];
@@ -110,6 +113,7 @@ static ap_status write_everything(struct prep *p, struct ap_error *err)
 {
     struct prep_json *json;
     AP_TRY(prep_ingest(p, err));
+    AP_TRY(prep_drop_boilerplate(p, err));
     AP_TRY(prep_select(p, err));
     AP_TRY(prep_json_remove_old(p, err));
     AP_TRY(prep_json_create(&json, err));

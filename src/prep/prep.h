@@ -39,6 +39,7 @@ struct ap_prep_options {
     double valid_fraction;  /* share of documents, 0 .. 0.5 */
     int invalid;            /* what to do with invalid UTF-8 */
     int64_t language_bytes; /* most text of one language; 0: no limit */
+    int64_t boilerplate;    /* paragraphs (80 bytes or more) in more than so many manual pages are left out; 0: none */
     int combined_only;      /* no datasets by language */
     int force;              /* even when nothing changed */
 };
@@ -52,7 +53,8 @@ struct ap_prep_language {
 struct ap_prep_report {
     int unchanged; /* nothing was done: same inputs, options and version as last time */
     int64_t files, input_bytes, documents, bytes, train_tokens, valid_tokens;
-    int64_t duplicates, empty, links, binary, invalid_documents, invalid_sequences, invalid_skipped, over_limit;
+    int64_t duplicates, empty, links, binary, invalid_documents, invalid_sequences, invalid_skipped, over_limit,
+        boilerplate_bytes;
     double valid_entropy;
     int language_count;
     struct ap_prep_language language[AP_PREP_MAX_LANGUAGES]; /* by name */

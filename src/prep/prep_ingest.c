@@ -47,7 +47,8 @@ static int language_index(struct prep *p, const char *name)
     return r->language_count++;
 }
 
-static ap_status add_document(struct prep *p, const char *text, size_t size, const char *language, struct ap_error *err)
+static ap_status add_document(struct prep *p, const char *text, size_t size, const char *language, int page,
+                              struct ap_error *err)
 {
     if (p->document_count == p->document_capacity) {
         int64_t capacity = p->document_capacity ? 2 * p->document_capacity : 4096;
@@ -64,7 +65,8 @@ static ap_status add_document(struct prep *p, const char *text, size_t size, con
     p->documents[p->document_count++] = (struct prep_document){.hash = ap_hash128(text, size),
                                                                .offset = p->spool_size + (int64_t)p->spool_buffer.size,
                                                                .size = (int64_t)size,
-                                                               .language = index};
+                                                               .language = index,
+                                                               .page = page};
     ap_buf_append(&p->spool_buffer, text, size);
     if (p->spool_buffer.failed)
         return no_memory(err);
@@ -128,7 +130,7 @@ static ap_status add_text(struct prep *p, struct scratch *s, const char *languag
         p->report.empty++;
         return AP_OK;
     }
-    return add_document(p, text, size, language, err);
+    return add_document(p, text, size, language, 0, err);
 }
 
 static ap_status add_page(struct prep *p, struct scratch *s, const char *language, struct ap_error *err)
@@ -146,7 +148,7 @@ static ap_status add_page(struct prep *p, struct scratch *s, const char *languag
         p->report.empty += !link;
         return AP_OK;
     }
-    return add_document(p, s->text.data, s->text.size, language, err);
+    return add_document(p, s->text.data, s->text.size, language, 1, err);
 }
 
 static ap_status line_error(struct ap_error *err, const char *path, long line, const char *what, const char *hint)
@@ -186,7 +188,7 @@ static ap_status add_json_line(struct prep *p, struct scratch *s, const struct a
         p->report.empty++;
     } else {
         status = add_document(p, yyjson_get_str(value), yyjson_get_len(value),
-                              p->opt->language ? p->opt->language : "und", err);
+                              p->opt->language ? p->opt->language : "und", 0, err);
     }
     yyjson_doc_free(doc);
     return status;

@@ -74,7 +74,7 @@ struct count {
     const char *name;
     int64_t *value;
 };
-enum { COUNTS = 14 };
+enum { COUNTS = 15 };
 
 static void counts_of(struct ap_prep_report *r, struct count out[COUNTS])
 {
@@ -91,7 +91,8 @@ static void counts_of(struct ap_prep_report *r, struct count out[COUNTS])
                                       {"invalid_documents", &r->invalid_documents},
                                       {"invalid_sequences", &r->invalid_sequences},
                                       {"invalid_skipped", &r->invalid_skipped},
-                                      {"over_limit", &r->over_limit}};
+                                      {"over_limit", &r->over_limit},
+                                      {"boilerplate_bytes", &r->boilerplate_bytes}};
     memcpy(out, all, sizeof(all));
 }
 
@@ -288,6 +289,8 @@ void ap_prep_print(const struct ap_prep_report *r, const char *out_dir)
     ap_out("%" PRId64 " files, %.2f MB read; left out: %" PRId64 " duplicates, %" PRId64 " empty, %" PRId64
            " links, %" PRId64 " binary, %" PRId64 " over the limit\n",
            r->files, (double)r->input_bytes / 1e6, r->duplicates, r->empty, r->links, r->binary, r->over_limit);
+    if (r->boilerplate_bytes)
+        ap_out("%.2f MB of paragraphs that many pages share left out\n", (double)r->boilerplate_bytes / 1e6);
     if (r->invalid_documents)
         ap_out("invalid UTF-8 in %" PRId64 " documents (%" PRId64 " of them left out), %" PRId64 " places\n",
                r->invalid_documents, r->invalid_skipped, r->invalid_sequences);

@@ -18,6 +18,7 @@ struct prep_document {
     int64_t offset, size;   /* in the spool */
     int32_t language;       /* index into prep.report.language */
     int32_t valid;          /* 1: validation split */
+    int page;               /* 1: text of a manual page */
 };
 
 struct prep {
@@ -35,6 +36,8 @@ struct prep {
 
 /* prep_ingest.c: read all files of the list into the spool. */
 ap_status prep_ingest(struct prep *p, struct ap_error *err);
+/* prep_boilerplate.c: leave out paragraphs that many manual pages share. */
+ap_status prep_drop_boilerplate(struct prep *p, struct ap_error *err);
 /* prep_write.c: sort, drop duplicates, split, and write all datasets; fills the report. json: receives the
  * "files" array of prep.json. */
 ap_status prep_select(struct prep *p, struct ap_error *err);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * The roff reducer: lines, arguments, conditions and definitions. The page is read once, line by line; a
- * macro of the page is expanded by reading its body the same way. Every line costs one unit of a budget and
- * nesting is bounded, so that a hostile page ends. */
+ * macro of the page is expanded by reading its body the same way. Everything read or expanded is taken from a
+ * budget and nesting is bounded, so that a hostile page ends. */
 #include "config.h"
 
 #include <stdlib.h>
@@ -10,7 +10,16 @@
 #include "prep/roff.h"
 #include "prep/roff_state.h"
 
-enum { BUDGET = 1000000, MAX_LINE = 1 << 20 };
+/* A page may cost so many bytes of work for each of its own, and so many at least. Real pages cost about three. */
+enum { COST_PER_BYTE = 64, LEAST_BUDGET = 1 << 20, MAX_LINE = 1 << 20 };
+
+int roff_spend(struct roff *r, size_t n)
+{
+    if (r->budget < 0)
+        return 0;
+    r->budget -= n < MAX_LINE ? (int64_t)n + 1 : MAX_LINE;
+    return r->budget >= 0;
+}
 
 int roff_is(struct roff_span s, const char *text)
 {
@@ -74,7 +83,7 @@ static void define(struct roff *r, struct roff_span name, int macro, struct ap_b
 /* The next line without its newline; 0 at the end. */
 static int raw_line(struct roff *r, struct roff_cursor *c, struct roff_span *line)
 {
-    if (c->at >= c->end || r->budget-- <= 0)
+    if (c->at >= c->end)
         return 0;
     const char *newline = memchr(c->at, '\n', (size_t)(c->end - c->at));
     const char *stop = newline ? newline : c->end;
@@ -82,7 +91,7 @@ static int raw_line(struct roff *r, struct roff_cursor *c, struct roff_span *lin
     if (line->size && line->text[line->size - 1] == '\r')
         line->size--;
     c->at = newline ? newline + 1 : c->end;
-    return 1;
+    return roff_spend(r, line->size);
 }
 
 /* Length of the line before a comment (\" or \#). */
@@ -128,10 +137,10 @@ static int logical_line(struct roff *r, struct roff_cursor *c, struct ap_buf *bu
                 ap_buf_append(buf, c->args->arg[which - '1'].text, c->args->arg[which - '1'].size);
             else if (which == '*' || which == '@')
                 ap_buf_append(buf, c->args->rest.text, c->args->rest.size);
-            i += 2;
+            i += (uint8_t)which < 0x80 ? 2 : 1; /* a character of several bytes stays whole */
         }
         if (!more || buf->size > MAX_LINE || !raw_line(r, c, &line))
-            return !buf->failed;
+            return !buf->failed && roff_spend(r, buf->size);
     }
 }
 
@@ -462,7 +471,7 @@ ap_status ap_roff_to_text(const char *source, size_t size, struct ap_buf *out, i
         return ap_error_set(err, AP_ERR_NOMEM, "out of memory");
     r->out = out;
     r->start = out->size;
-    r->budget = BUDGET;
+    r->budget = LEAST_BUDGET + COST_PER_BYTE * (int64_t)size;
     struct roff_cursor c = {source, source + size, NULL};
     run(r, &c);
     if (out->size > r->start)

@@ -87,7 +87,7 @@ static void expand_string(struct roff *r, struct roff_span name, struct ap_buf *
         ap_buf_text(to, text ? text : "");
         return;
     }
-    if (r->depth >= ROFF_MAX_DEPTH || r->budget-- <= 0)
+    if (r->depth >= ROFF_MAX_DEPTH || !roff_spend(r, d->size))
         return;
     r->depth++;
     roff_expand(r, (struct roff_span){d->text, d->size}, to);

@@ -64,10 +64,12 @@ struct roff {
     struct roff_definition definition[ROFF_MAX_DEFINITIONS];
     int definition_count;
     int depth;
-    int64_t budget; /* lines that may still be processed */
+    int64_t budget; /* bytes that may still be processed, expansions included */
 };
 
 /* roff.c */
+/* Take n bytes (and one) from the budget; 0 when it is used up. */
+int roff_spend(struct roff *r, size_t n);
 int roff_is(struct roff_span s, const char *text);
 void roff_parse_args(struct roff_span rest, struct roff_args *args);
 const struct roff_definition *roff_find(const struct roff *r, struct roff_span name, int macro);

@@ -364,6 +364,40 @@ Test(prep, manual_pages_by_language)
     cr_assert(ap_io_exists(fixture_path(path, out, "train.bin")), "a failed run destroyed the older result");
 }
 
+Test(prep, paragraphs_of_many_pages_are_left_out)
+{
+    static const char licence[] =
+        "This translation is free; see the licence for the conditions under which it may be copied further.";
+    char name[32], text[512], path[FIXTURE_PATH];
+    cr_assert_eq(ap_io_mkdirs(fixture_path(path, in, "man/man1"), NULL), AP_OK);
+    for (int i = 0; i < 5; i++) { /* twice in each page: a page counts once; the short paragraph stays */
+        snprintf(name, sizeof(name), "man/man1/%d.1", i);
+        snprintf(text, sizeof(text), "page %d\n.P\nSee also.\n.P\n%s\n.P\nmiddle\n.P\n%s\n", i, licence, licence);
+        write_text(name, text);
+    }
+    input.kind = AP_PREP_MANPAGES;
+    opt.valid_fraction = 0;
+    opt.boilerplate = 5;
+    run_ok();
+    cr_assert_eq(report.boilerplate_bytes, 0);
+    cr_assert_eq(report.documents, 5);
+    opt.boilerplate = 4;
+    run_ok();
+    cr_assert_geq(report.boilerplate_bytes, 10 * (int64_t)strlen(licence));
+    for (int64_t d = 0; d < 5; d++) {
+        int number;
+        char *got = document("train", d, NULL), want[64];
+        cr_assert_eq(sscanf(got, "page %d", &number), 1);
+        snprintf(want, sizeof(want), "page %d\n\nSee also.\n\nmiddle\n", number);
+        cr_assert_str_eq(got, want);
+        free(got);
+    }
+    /* plain text is nobody's boilerplate */
+    input.kind = AP_PREP_AUTO;
+    run_ok();
+    cr_assert_eq(report.boilerplate_bytes, 0);
+}
+
 Test(prep, language_bytes_caps_by_hash_order)
 {
     char name[16], text[128];
@@ -412,6 +446,10 @@ Test(prep, mistakes_have_messages)
     opt.valid_fraction = NAN;
     run_fails(AP_ERR_USAGE, "fraction");
     opt.valid_fraction = 0;
+    opt.boilerplate = -1;
+    opt.valid_fraction = 0;
+    run_fails(AP_ERR_USAGE, "-1");
+    opt.boilerplate = 0;
     opt.language = "../x";
     run_fails(AP_ERR_USAGE, "../x");
     opt.language = NULL;
