@@ -13,6 +13,8 @@ src_backend_libap_backend_la_SOURCES = \
 	src/backend/cpu/cpu_attn.c \
 	src/backend/cpu/cpu_dnnl.c \
 	src/backend/cpu/cpu_gemm.c \
+	src/backend/cpu/packed.c src/backend/cpu/packed.h \
+	src/backend/cpu/replay.c src/backend/cpu/replay.h \
 	src/backend/cpu/host.c src/backend/cpu/host.h \
 	src/backend/cpu/k_all.h \
 	src/backend/cpu/k_avx2.c \

@@ -28,10 +28,11 @@ antipode_LDADD = \
   src/parallel/libap_parallel.la src/state/libap_state.la src/plan/libap_plan.la src/text/libap_text.la \
   src/monitor/libap_monitor.la src/base/libap_base.la $(YYJSON_LIBS) -lm
 
-# The SPMD program, with MPI: train, eval, selftest.
+# The SPMD program, with MPI: train, eval, selftest, bench.
 pkglibexec_PROGRAMS += antipode-train
 antipode_train_SOURCES = \
   src/cli/train_main.c \
+  src/cli/verb_bench.c \
   src/cli/verb_eval.c \
   src/cli/verb_selftest.c \
   src/cli/verb_train.c

@@ -18,6 +18,7 @@ static const struct {
     {&ap_verb_desc_train, ap_tverb_train},
     {&ap_verb_desc_eval, ap_tverb_eval},
     {&ap_verb_desc_selftest, ap_tverb_selftest},
+    {&ap_verb_desc_bench, ap_tverb_bench},
 };
 
 /* For doctor: start MPI, add one of every rank, tell how many there were. */

@@ -24,7 +24,8 @@ const struct ap_verb *const *ap_verbs(size_t *count_p)
 {
     static const struct ap_verb *const all[] = {
         &ap_verb_desc_run,  &ap_verb_desc_train,  &ap_verb_desc_eval,   &ap_verb_desc_prep,     &ap_verb_desc_plan,
-        &ap_verb_desc_ckpt, &ap_verb_desc_schema, &ap_verb_desc_doctor, &ap_verb_desc_selftest, &ap_verb_desc_help,
+        &ap_verb_desc_ckpt, &ap_verb_desc_schema, &ap_verb_desc_doctor, &ap_verb_desc_selftest,
+        &ap_verb_desc_bench, &ap_verb_desc_help,
     };
     *count_p = sizeof all / sizeof all[0];
     return all;
@@ -70,6 +71,7 @@ static ap_status find(const char *name, char **text_p, struct ap_error *err)
         }
         ap_suggest_consider(&s, name, verbs[i]->name);
     }
+    ap_suggest_consider(&s, name, "job");
     ap_error_set(err, AP_ERR_USAGE, "there is no verb '%.80s'", name);
     if (ap_suggest_result(&s, name) != NULL)
         ap_error_hint(err, "did you mean '%s'?", s.best);

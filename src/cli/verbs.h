@@ -38,11 +38,14 @@ struct ap_eval_flags { char *step; char *dir; };
 struct ap_selftest_flags { char *golden; char *backend; char *dtype; int64_t threads; };
 extern const struct ap_verb ap_verb_desc_train;
 extern const struct ap_verb ap_verb_desc_eval;
+struct ap_bench_flags { char *backend; int64_t threads, repeats; int recompute; };
 extern const struct ap_verb ap_verb_desc_selftest;
+extern const struct ap_verb ap_verb_desc_bench;
 /* argv[0] is the verb's name. They start and end MPI themselves (parallel/world.h), after their command line
  * and job file have been found good: a mistake there ends the process without MPI. */
 int ap_tverb_train(int argc, char **argv);
 int ap_tverb_eval(int argc, char **argv);
 int ap_tverb_selftest(int argc, char **argv);
+int ap_tverb_bench(int argc, char **argv);
 
 #endif

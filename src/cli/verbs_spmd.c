@@ -104,3 +104,48 @@ const struct ap_verb ap_verb_desc_selftest = {
     .flags = selftest_flags,
     .flag_count = sizeof selftest_flags / sizeof selftest_flags[0],
 };
+
+static const struct ap_option bench_flags[] = {
+    {.key = "backend",
+     .kind = AP_OPT_TEXT,
+     .offset = offsetof(struct ap_bench_flags, backend),
+     .choices = "auto|cpu|onednn|reference",
+     .default_words = "the job's backend",
+     .doc = "Backend to measure."},
+    {.key = "threads",
+     .kind = AP_OPT_INT,
+     .offset = offsetof(struct ap_bench_flags, threads),
+     .fallback = "auto",
+     .min = 1,
+     .max = 1024,
+     .flags = AP_OPT_AUTO,
+     .doc = "Threads of each process; auto: the job's number, or all processors."},
+    {.key = "repeats",
+     .kind = AP_OPT_INT,
+     .offset = offsetof(struct ap_bench_flags, repeats),
+     .fallback = "5",
+     .min = 1,
+     .max = 1000,
+     .doc = "Measured steps; the median and the extremes are printed."},
+    {.key = "recompute",
+     .kind = AP_OPT_BOOL,
+     .offset = offsetof(struct ap_bench_flags, recompute),
+     .fallback = "false",
+     .doc = "Compute activations again in backward instead of keeping them."},
+};
+
+const struct ap_verb ap_verb_desc_bench = {
+    .name = "bench",
+    .operands = "step|op JOB",
+    .min_operands = 2,
+    .max_operands = 2,
+    .takes = AP_VERB_SETS | AP_VERB_JSON,
+    .summary = "measure the training step of a job beside the limits of the machine",
+    .doc =
+        "Times the training step of JOB on random tokens; data files are not needed and nothing is written. 'step' prints "
+        "tokens/s, the share of the GEMM peak, memory, and the ratio to a GEMM-only replay: the matrix products of the same "
+        "step in the same order and nothing else, each by the fastest engine found, interleaved with the steps. 'op' prints "
+        "for each operation what it reached and the limit that binds it. Under mpirun every rank takes part.",
+    .flags = bench_flags,
+    .flag_count = sizeof bench_flags / sizeof bench_flags[0],
+};

@@ -26,3 +26,6 @@ src_train_libap_train_la_SOURCES += \
 
 # golden numbers
 src_train_libap_train_la_SOURCES += src/train/golden.c src/train/golden.h
+
+# benchmark of a step
+src_train_libap_train_la_SOURCES += src/train/bench_step.c src/train/bench_step.h

@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Benchmark of one training step and of its replay. Steps and replays alternate, so that both see the same
+ * machine; medians are compared. */
+#include "config.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/rng.h"
+#include "model/model.h"
+#include "train/bench_step.h"
+#include "train/environment.h"
+#include "train/optimizer.h"
+#include "train/peak.h"
+
+#define WARM_UP 1
+
+struct bench {
+    const struct ap_bench_step_options *opt;
+    const struct ap_job *job;
+    struct ap_pool *pool;
+    struct ap_backend *be;
+    struct ap_model *model;
+    struct ap_optimizer *optim;
+    struct ap_reducer *reducer;
+    struct ap_record record;
+    struct ap_replay *replay;
+    int32_t *tokens, *targets, *first, *positions; /* one micro-batch */
+    double *bias, *times;                          /* times: [3][repeats] step, replay, compute */
+    int64_t lo, hi, leaves, updates;
+    ap_tensor bias_t;
+};
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static void spread(double *v, int n, double *median, double *least, double *most)
+{
+    qsort(v, (size_t)n, sizeof *v, by_value);
+    *median = n % 2 ? v[n / 2] : 0.5 * (v[n / 2 - 1] + v[n / 2]);
+    *least = v[0];
+    *most = v[n - 1];
+}
+
+static ap_status make_batch(struct bench *b)
+{
+    int64_t T = b->job->data.seq_len, n = b->job->batch.micro_sequences * T;
+    b->tokens = calloc((size_t)n, 4);
+    b->targets = calloc((size_t)n, 4);
+    b->first = calloc((size_t)n, 4);
+    b->positions = calloc((size_t)n, 4);
+    b->times = calloc(3 * (size_t)b->opt->repeats, sizeof *b->times);
+    if (!b->tokens || !b->targets || !b->first || !b->positions || !b->times)
+        return AP_ERR_NOMEM;
+    uint64_t V = (uint64_t)b->job->model.cfg.vocab_size;
+    for (int64_t i = 0; i < n; i++) {
+        b->tokens[i] = (int32_t)(ap_rng_u64(b->job->seed, AP_RNG_TEST, (uint64_t)i) % V);
+        b->targets[i] = (int32_t)(ap_rng_u64(b->job->seed, AP_RNG_TEST, (uint64_t)(i + n)) % V);
+        b->positions[i] = (int32_t)(i % T);
+    }
+    return AP_OK;
+}
+
+static ap_status make_state(struct bench *b, struct ap_error *err)
+{
+    const struct ap_params *p = ap_model_params(b->model);
+    ap_dtype dt = (ap_dtype)b->job->dtype;
+    struct ap_optimizer_options oo = {b->be, b->opt->comm, p, dt};
+    AP_TRY(ap_optimizer_create(&oo, &b->optim, err));
+    float *w = calloc((size_t)p->flat, sizeof *w);
+    b->bias = calloc((size_t)p->routers + 1, sizeof *b->bias);
+    if (!w || !b->bias) {
+        free(w);
+        return AP_ERR_NOMEM;
+    }
+    b->bias_t = ap_tensor_1d(b->bias, dt == AP_F64 ? AP_F64 : AP_F32, p->routers);
+    ap_params_init(p, &b->job->model.cfg, b->job->seed, w);
+    ap_status st = ap_optimizer_set_weights(b->optim, w);
+    free(w);
+    AP_TRY(st);
+    struct ap_reducer_options ro = {b->be, b->opt->comm, ap_optimizer_map(b->optim), dt, b->leaves, 0};
+    AP_TRY(ap_reducer_create(&ro, &b->reducer, err));
+    ap_reducer_leaves(b->reducer, &b->lo, &b->hi);
+    return AP_OK;
+}
+
+static ap_status setup(struct bench *b, struct ap_error *err)
+{
+    const struct ap_job *job = b->job;
+    int threads = b->opt->threads > 0 ? b->opt->threads : ap_environment_threads(b->opt->comm->size);
+    b->leaves = job->batch.global_sequences / job->batch.micro_sequences;
+    AP_TRY(ap_pool_create(threads, &b->pool, err));
+    AP_TRY(ap_backend_open(b->opt->backend ? b->opt->backend : job->backend, 0, b->pool, &b->be, err));
+    if (!b->be->vt->is_host)
+        return ap_error_set(err, AP_ERR_UNSUPPORTED, "bench step measures host backends; for a GPU see bench/gpu");
+    struct ap_model_options mo = {.micro_sequences = job->batch.micro_sequences, .seq_len = job->data.seq_len,
+                                  .dtype = (ap_dtype)job->dtype, .recompute = b->opt->recompute};
+    AP_TRY(ap_model_create(b->be, &job->model.cfg, &mo, &b->model, err));
+    AP_TRY(make_batch(b));
+    return make_state(b, err);
+}
+
+static ap_status leaves(struct bench *b)
+{
+    const struct ap_job *job = b->job;
+    double n = (double)(job->batch.global_sequences * job->data.seq_len);
+    struct ap_loss_weights lw = {.ce = 1.0 / n, .mtp = job->model.cfg.mtp_depth ? job->loss.mtp_weight / n : 0,
+                                 .seq_balance = job->loss.seq_balance / (double)job->batch.global_sequences};
+    struct ap_batch batch = {b->tokens, b->targets, b->first, b->positions};
+    struct ap_model_result r;
+    for (int64_t i = b->lo; i < b->hi; i++) {
+        ap_tensor grads;
+        AP_TRY(ap_reducer_begin_leaf(b->reducer, &grads));
+        AP_TRY(ap_model_step(b->model, ap_optimizer_weights(b->optim), grads, b->bias_t, &batch, &lw, &r, NULL));
+        AP_TRY(ap_reducer_end_leaf(b->reducer));
+    }
+    return AP_OK;
+}
+
+/* A step as the trainer makes it, without loader and files. */
+static ap_status step(struct bench *b, double *seconds_p, double *compute_p)
+{
+    const struct ap_job *job = b->job;
+    AP_TRY(ap_comm_barrier(b->opt->comm));
+    double begin = ap_clock_monotonic(), norm;
+    ap_tensor grad;
+    AP_TRY(leaves(b));
+    *compute_p = ap_clock_monotonic() - begin;
+    AP_TRY(ap_reducer_finish(b->reducer, &grad));
+    AP_TRY(ap_optimizer_norm(b->optim, grad, &norm));
+    struct ap_optimizer_hyper h = {job->optim.lr, job->optim.beta1, job->optim.beta2, job->optim.eps,
+                                   job->optim.weight_decay, job->optim.clip, ++b->updates};
+    AP_TRY(ap_optimizer_update(b->optim, &h, grad, ap_optimizer_clip_scale(norm, h.clip)));
+    ap_optimizer_flip(b->optim);
+    AP_TRY(ap_comm_barrier(b->opt->comm));
+    *seconds_p = ap_clock_monotonic() - begin;
+    return AP_OK;
+}
+
+/* One recorded step gives the list; a dtype without replay engines leaves it out. */
+static ap_status make_replay(struct bench *b, struct ap_bench_step_result *res, struct ap_error *err)
+{
+    double t, c;
+    AP_TRY(ap_record_attach(&b->record, b->be, 1));
+    ap_status st = step(b, &t, &c);
+    ap_record_detach(b->be);
+    AP_TRY(st);
+    if (b->record.failed)
+        return ap_error_set(err, AP_ERR_NOMEM, "out of memory for the list of products");
+    memcpy(res->ops, b->record.total, sizeof res->ops);
+    if (b->job->dtype != AP_F32)
+        return AP_OK;
+    AP_TRY(ap_replay_create(b->record.products, b->record.product_count, b->pool, &b->replay, err));
+    ap_replay_info(b->replay, &res->replay);
+    return AP_OK;
+}
+
+static ap_status measure(struct bench *b, struct ap_bench_step_result *res, struct ap_error *err)
+{
+    int n = b->opt->repeats;
+    double *t = b->times, *replay = t + n, *compute = t + 2 * n, unused[2];
+    for (int i = 0; i < WARM_UP; i++)
+        AP_TRY(step(b, &unused[0], &unused[1]));
+    AP_TRY(make_replay(b, res, err));
+    if (b->replay)
+        AP_TRY(ap_replay_run(b->replay, &unused[0]));
+    for (int i = 0; i < n; i++) {
+        AP_TRY(step(b, &t[i], &compute[i]));
+        if (b->replay)
+            AP_TRY(ap_replay_run(b->replay, &replay[i]));
+    }
+    spread(t, n, &res->step_s, &res->step_min_s, &res->step_max_s);
+    if (b->replay)
+        spread(replay, n, &res->replay_s, &res->replay_min_s, &res->replay_max_s);
+    spread(compute, n, &res->compute_s, &unused[0], &unused[1]);
+    return AP_OK;
+}
+
+#define COPY_BYTES  ((size_t)128 << 20)
+#define COPY_PIECES 64
+
+static void copy_task(void *ctx, int64_t task, int worker)
+{
+    char *const *mem = ctx;
+    size_t piece = COPY_BYTES / COPY_PIECES;
+    (void)worker;
+    memcpy(mem[0] + (size_t)task * piece, mem[1] + (size_t)task * piece, piece);
+}
+
+/* Best of five copies of a block far larger than the caches. */
+static ap_status copy_bandwidth(struct ap_pool *pool, double *bytes_s_p)
+{
+    char *mem[2] = {malloc(COPY_BYTES), malloc(COPY_BYTES)};
+    ap_status st = mem[0] && mem[1] ? AP_OK : AP_ERR_NOMEM;
+    double best = 0;
+    if (st == AP_OK) {
+        memset(mem[0], 1, COPY_BYTES);
+        memset(mem[1], 2, COPY_BYTES);
+    }
+    for (int i = 0; st == AP_OK && i < 5; i++) {
+        double begin = ap_clock_monotonic();
+        ap_pool_run(pool, COPY_PIECES, copy_task, mem);
+        double rate = 2.0 * (double)COPY_BYTES / (ap_clock_monotonic() - begin);
+        best = rate > best ? rate : best;
+    }
+    free(mem[0]);
+    free(mem[1]);
+    *bytes_s_p = best;
+    return st;
+}
+
+static ap_status run(struct bench *b, struct ap_bench_step_result *res, struct ap_error *err)
+{
+    const struct ap_job *job = b->job;
+    AP_TRY(setup(b, err));
+    AP_TRY(measure(b, res, err));
+    AP_TRY(ap_peak_gemm(b->be, AP_F32, 1024, 0.5, &res->peak_flops));
+    AP_TRY(copy_bandwidth(b->pool, &res->copy_bytes_s));
+    strncpy(res->backend, b->be->vt->name, sizeof res->backend - 1);
+    res->ranks = b->opt->comm->size;
+    res->threads = ap_pool_threads(b->pool);
+    res->tokens = job->batch.global_sequences * job->data.seq_len;
+    res->model_flops = (double)res->tokens * ap_model_train_flops_per_token(&job->model.cfg, job->data.seq_len);
+    res->activation_bytes = ap_model_memory(b->model);
+    res->peak_bytes = ap_environment_memory();
+    return AP_OK;
+}
+
+ap_status ap_bench_step(const struct ap_bench_step_options *opt, struct ap_bench_step_result *res_p, struct ap_error *err)
+{
+    struct bench b = {.opt = opt, .job = opt->job};
+    struct ap_bench_step_result res = {0};
+    struct ap_error own = {0};
+    if (!err)
+        err = &own;
+    err->status = AP_OK;
+    ap_status st = run(&b, &res, err);
+    if (st != AP_OK && err->status == AP_OK)
+        ap_error_set(err, st, "the benchmark step failed: %s", ap_status_name(st));
+    ap_replay_destroy(b.replay);
+    ap_record_free(&b.record);
+    ap_reducer_destroy(b.reducer);
+    ap_optimizer_destroy(b.optim);
+    ap_model_destroy(b.model);
+    ap_backend_close(b.be);
+    ap_pool_destroy(b.pool);
+    free(b.tokens);
+    free(b.targets);
+    free(b.first);
+    free(b.positions);
+    free(b.bias);
+    free(b.times);
+    if (st == AP_OK)
+        *res_p = res;
+    return st;
+}
