@@ -67,13 +67,13 @@ if AP_CRITERION
 AP_DATA_TESTS = tests/unit/test_megatron tests/unit/test_data tests/unit/test_roff tests/unit/test_prep
 check_PROGRAMS += $(AP_DATA_TESTS)
 TESTS += $(AP_DATA_TESTS)
-tests_unit_test_megatron_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)
+tests_unit_test_megatron_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests $(CRITERION_CFLAGS)
 tests_unit_test_megatron_LDADD = src/text/libap_text.la src/base/libap_base.la $(CRITERION_LIBS) -lm
-tests_unit_test_data_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)
+tests_unit_test_data_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests $(CRITERION_CFLAGS)
 tests_unit_test_data_LDADD = src/train/libap_train.la src/text/libap_text.la src/base/libap_base.la $(CRITERION_LIBS) -lm
-tests_unit_test_roff_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)
+tests_unit_test_roff_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests $(CRITERION_CFLAGS)
 tests_unit_test_roff_LDADD = src/prep/libap_prep.la src/text/libap_text.la src/base/libap_base.la $(CRITERION_LIBS) -lm
-tests_unit_test_prep_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS) $(ZSTD_CFLAGS) $(ZLIB_CFLAGS)
+tests_unit_test_prep_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests $(CRITERION_CFLAGS) $(ZSTD_CFLAGS) $(ZLIB_CFLAGS)
 tests_unit_test_prep_LDADD = src/prep/libap_prep.la src/text/libap_text.la src/base/libap_base.la $(CRITERION_LIBS) $(ZSTD_LIBS) $(ZLIB_LIBS) -lm
 endif
 

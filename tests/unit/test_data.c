@@ -6,6 +6,7 @@
 #include <math.h>
 
 #include "base/rng.h"
+#include "support/leaks.h"
 #include "text_fixture.h"
 #include "train/data.h"
 #include "train/data_order.h"
@@ -53,7 +54,7 @@ static struct ap_sample view(struct buffers *b)
     return (struct ap_sample){b->tokens, b->targets, b->first, b->positions};
 }
 
-Test(data, permutation_is_a_bijection)
+AP_TEST(data, permutation_is_a_bijection)
 {
     const uint64_t sizes[] = {1, 2, 3, 4, 5, 16, 17, 63, 64, 65, 1000, 4097};
     for (size_t k = 0; k < sizeof(sizes) / sizeof(*sizes); k++) {
@@ -79,7 +80,7 @@ Test(data, permutation_is_a_bijection)
     }
 }
 
-Test(data, in_order_covers_every_window)
+AP_TEST(data, in_order_covers_every_window)
 {
     struct ap_data_source_spec sources[] = {{path_a, 1}, {path_b, 1}};
     struct ap_data *d = open_ok(sources, 2, 0, 0, 1);
@@ -104,7 +105,7 @@ Test(data, in_order_covers_every_window)
     ap_data_close(d);
 }
 
-Test(data, every_window_once_per_epoch_and_borders_move)
+AP_TEST(data, every_window_once_per_epoch_and_borders_move)
 {
     struct ap_data_source_spec source = {path_a, 1};
     struct ap_data *d = open_ok(&source, 1, 1, 0, 7);
@@ -138,7 +139,7 @@ Test(data, every_window_once_per_epoch_and_borders_move)
     ap_data_close(d);
 }
 
-Test(data, mixture_is_exact)
+AP_TEST(data, mixture_is_exact)
 {
     const double weights[] = {0.4, 0.3, 0.2, 0.0999, 0.0001};
     struct ap_data_source_spec sources[5];
@@ -162,7 +163,7 @@ Test(data, mixture_is_exact)
     cr_assert(fabs((double)ap_data_mix_count(&mix, 4, far) / (double)far - 0.0001) < 1e-12);
 }
 
-Test(data, mixture_numbers_each_source_without_gaps)
+AP_TEST(data, mixture_numbers_each_source_without_gaps)
 {
     struct ap_data_source_spec sources[] = {{path_a, 5}, {path_b, 2}, {path_a, 0.37}};
     struct ap_data_mix mix;
@@ -187,7 +188,7 @@ Test(data, mixture_numbers_each_source_without_gaps)
         free(seen[s]);
 }
 
-Test(data, same_seed_and_sample_same_bits)
+AP_TEST(data, same_seed_and_sample_same_bits)
 {
     struct ap_data_source_spec sources[] = {{path_a, 3}, {path_b, 1}};
     struct ap_data *one = open_ok(sources, 2, 1, 1, 11), *two = open_ok(sources, 2, 1, 1, 11);
@@ -223,7 +224,7 @@ static int document_of(int64_t t)
     return d;
 }
 
-Test(data, masks_follow_the_documents)
+AP_TEST(data, masks_follow_the_documents)
 {
     struct ap_data_source_spec source = {path_a, 1};
     for (int shuffle = 0; shuffle < 2; shuffle++) {
@@ -250,7 +251,7 @@ Test(data, masks_follow_the_documents)
     }
 }
 
-Test(data, entropy_counts_pairs_inside_documents)
+AP_TEST(data, entropy_counts_pairs_inside_documents)
 {
     /* Two documents "0 1 0 1", "0 0": pairs 01 10 01 | 00; the pair 1 -> 0 across documents is not counted. */
     char path[FIXTURE_PATH];
@@ -285,7 +286,7 @@ static void expect_error(const struct ap_data_source_spec *sources, int count, i
     cr_assert(strstr(err.file, file), "file \"%s\" is not \"%s\"", err.file, file);
 }
 
-Test(data, each_error_has_its_message)
+AP_TEST(data, each_error_has_its_message)
 {
     char missing[FIXTURE_PATH], path[FIXTURE_PATH + 4];
     struct ap_data_source_spec both[] = {{path_a, 1}, {fixture_path(missing, dir, "missing"), 1}};

@@ -9,6 +9,7 @@
 #include "text/bigram.h"
 #include "text/tokenizer.h"
 #include "base/utf8.h"
+#include "support/leaks.h"
 #include "text_fixture.h"
 
 static char dir[FIXTURE_PATH], prefix[FIXTURE_PATH];
@@ -38,7 +39,7 @@ static const uint8_t golden_idx[] = {'M', 'M', 'I', 'D', 'I', 'D', 'X', 0, 0, /*
                                      2,   0,   0,   0,   0,   0,   0,   0};
 static const uint8_t golden_bin[] = {1, 0, 2, 0, 3, 0, 4, 0, 0xF4, 1};
 
-Test(megatron, writes_the_golden_bytes)
+AP_TEST(megatron, writes_the_golden_bytes)
 {
     const int32_t tokens[] = {1, 2, 3, 4, 500};
     struct ap_megatron_writer *w;
@@ -65,7 +66,7 @@ Test(megatron, writes_the_golden_bytes)
     free(bin);
 }
 
-Test(megatron, reads_the_golden_bytes_with_and_without_modes)
+AP_TEST(megatron, reads_the_golden_bytes_with_and_without_modes)
 {
     for (size_t modes = 0; modes <= 2; modes += 2) {
         uint8_t idx[sizeof(golden_idx) + 2] = {0};
@@ -86,7 +87,7 @@ Test(megatron, reads_the_golden_bytes_with_and_without_modes)
     }
 }
 
-Test(megatron, every_type_and_every_document)
+AP_TEST(megatron, every_type_and_every_document)
 {
     const int types[] = {AP_MEGATRON_U8,  AP_MEGATRON_I8,  AP_MEGATRON_I16,
                          AP_MEGATRON_I32, AP_MEGATRON_I64, AP_MEGATRON_U16};
@@ -135,7 +136,7 @@ static void expect_bad(size_t at, const void *bytes, size_t count, ap_status sta
     cr_assert(strstr(err.file, "set.idx"), "file \"%s\"", err.file);
 }
 
-Test(megatron, refuses_each_wrong_field)
+AP_TEST(megatron, refuses_each_wrong_field)
 {
     const uint8_t huge[8] = {0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF};
     const uint8_t wrap[8] = {0x56, 0x55, 0x55, 0x55, 0x55, 0x55, 0x55, 0x55}; /* 12 * this wraps to 8 */
@@ -170,7 +171,7 @@ Test(megatron, refuses_each_wrong_field)
     cr_assert(strstr(err.text, "document count 0"));
 }
 
-Test(megatron, refuses_each_truncation_of_the_index)
+AP_TEST(megatron, refuses_each_truncation_of_the_index)
 {
     struct ap_megatron_index index;
     struct ap_error err;
@@ -184,7 +185,7 @@ Test(megatron, refuses_each_truncation_of_the_index)
     }
 }
 
-Test(megatron, refuses_missing_and_short_files)
+AP_TEST(megatron, refuses_missing_and_short_files)
 {
     struct ap_megatron *m = NULL;
     struct ap_error err;
@@ -203,7 +204,7 @@ Test(megatron, refuses_missing_and_short_files)
     cr_assert_null(m);
 }
 
-Test(megatron, names_the_place_of_a_bad_id)
+AP_TEST(megatron, names_the_place_of_a_bad_id)
 {
     const int types[] = {AP_MEGATRON_I32, AP_MEGATRON_I64};
     for (int i = 0; i < 2; i++) {
@@ -241,7 +242,7 @@ Test(megatron, names_the_place_of_a_bad_id)
     }
 }
 
-Test(megatron, writer_refuses_what_does_not_fit_and_cleans_up)
+AP_TEST(megatron, writer_refuses_what_does_not_fit_and_cleans_up)
 {
     struct ap_megatron_writer *w;
     struct ap_error err;
@@ -256,7 +257,7 @@ Test(megatron, writer_refuses_what_does_not_fit_and_cleans_up)
     cr_assert_eq(mkdir(dir, 0777), 0);
 }
 
-Test(megatron, abandoned_writer_leaves_the_old_pair)
+AP_TEST(megatron, abandoned_writer_leaves_the_old_pair)
 {
     const int64_t lengths[] = {4, 4};
     const int32_t id = 1;
@@ -272,7 +273,7 @@ Test(megatron, abandoned_writer_leaves_the_old_pair)
     ap_megatron_close(m);
 }
 
-Test(utf8, accepts_and_refuses_by_the_table)
+AP_TEST(utf8, accepts_and_refuses_by_the_table)
 {
     const char *good[] = {"",
                           "plain",
@@ -293,7 +294,7 @@ Test(utf8, accepts_and_refuses_by_the_table)
         cr_assert_eq(ap_utf8_validate(bad[i].text, strlen(bad[i].text)), bad[i].at, "case %zu", i);
 }
 
-Test(utf8, every_code_point_round_trips)
+AP_TEST(utf8, every_code_point_round_trips)
 {
     for (uint32_t c = 0; c <= 0x110000; c++) {
         char text[4];
@@ -309,7 +310,7 @@ Test(utf8, every_code_point_round_trips)
     }
 }
 
-Test(utf8, repairs_maximal_subparts)
+AP_TEST(utf8, repairs_maximal_subparts)
 {
     /* The example of the Unicode Standard, table 3-11. */
     const char *in = "\x61\xF1\x80\x80\xE1\x80\xC2\x62\x80\x63\x80\xBF\x64";
@@ -324,7 +325,7 @@ Test(utf8, repairs_maximal_subparts)
     cr_assert_eq(replaced, 6);
 }
 
-Test(tokenizer, bytes_round_trip)
+AP_TEST(tokenizer, bytes_round_trip)
 {
     struct ap_tokenizer *t;
     struct ap_error err;
@@ -349,7 +350,7 @@ Test(tokenizer, bytes_round_trip)
     cr_assert(strstr(err.text, "nonesuch") && strstr(err.hint, "bytes"));
 }
 
-Test(bigram, small_case_by_hand)
+AP_TEST(bigram, small_case_by_hand)
 {
     /* 0 0 1 0 1: pairs 00 once, 01 twice, 10 once. H = 3/4 H(1/3) + 0. */
     const int32_t tokens[] = {0, 0, 1, 0, 1};
@@ -365,7 +366,7 @@ Test(bigram, small_case_by_hand)
     }
 }
 
-Test(bigram, hash_and_table_agree_over_chunks_and_documents)
+AP_TEST(bigram, hash_and_table_agree_over_chunks_and_documents)
 {
     enum { N = 60000 };
     int32_t *tokens = malloc(N * sizeof(*tokens));

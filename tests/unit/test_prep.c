@@ -13,6 +13,7 @@
 #endif
 
 #include "prep/prep.h"
+#include "support/leaks.h"
 #include "text_fixture.h"
 
 static char dir[FIXTURE_PATH], in[FIXTURE_PATH], out[FIXTURE_PATH];
@@ -96,7 +97,7 @@ static void expect_only(const char *want)
     free(text);
 }
 
-Test(prep, every_document_once_on_its_side)
+AP_TEST(prep, every_document_once_on_its_side)
 {
     enum { N = 400 };
     char name[32], text[64], seen[N] = {0};
@@ -127,7 +128,7 @@ Test(prep, every_document_once_on_its_side)
     cr_assert_eq(report.train_tokens + report.valid_tokens, report.bytes + N);
 }
 
-Test(prep, names_and_folders_do_not_matter)
+AP_TEST(prep, names_and_folders_do_not_matter)
 {
     size_t size_a, size_b;
     write_text("a.txt", "one\n");
@@ -154,7 +155,7 @@ Test(prep, names_and_folders_do_not_matter)
     free(b);
 }
 
-Test(prep, second_run_does_nothing_until_something_changes)
+AP_TEST(prep, second_run_does_nothing_until_something_changes)
 {
     struct stat before, after;
     char path[FIXTURE_PATH];
@@ -187,7 +188,7 @@ Test(prep, second_run_does_nothing_until_something_changes)
     cr_assert(report.unchanged);
 }
 
-Test(prep, both_sides_get_something)
+AP_TEST(prep, both_sides_get_something)
 {
     write_text("a", "1");
     run_ok();
@@ -204,7 +205,7 @@ Test(prep, both_sides_get_something)
     cr_assert_eq(documents("valid"), 0);
 }
 
-Test(prep, json_lines)
+AP_TEST(prep, json_lines)
 {
     write_text("a.jsonl", "{\"text\": \"caf\\u00e9 \\\"x\\\"\\n\"}\n\n  {\"id\": 1, \"text\": \"\"}\n");
     opt.valid_fraction = 0;
@@ -217,7 +218,7 @@ Test(prep, json_lines)
     expect_only("other field, no newline at the end");
 }
 
-Test(prep, long_json_lines_cross_the_read_buffer)
+AP_TEST(prep, long_json_lines_cross_the_read_buffer)
 {
     enum { N = 300000 };
     char *line = malloc(N + 64);
@@ -233,7 +234,7 @@ Test(prep, long_json_lines_cross_the_read_buffer)
     free(line);
 }
 
-Test(prep, json_mistakes_name_file_and_line)
+AP_TEST(prep, json_mistakes_name_file_and_line)
 {
     write_text("a.jsonl", "{\"text\": \"good\"}\n{\"text\": \"no end\n");
     run_fails(AP_ERR_INPUT, "not JSON");
@@ -274,7 +275,7 @@ static void write_zstd(const char *name, const char *text, size_t cut)
     fixture_write(in, name, packed, n - cut);
 }
 
-Test(prep, zstd_is_read_and_checked)
+AP_TEST(prep, zstd_is_read_and_checked)
 {
     opt.valid_fraction = 0;
     write_zstd("a.jsonl.zst", "{\"text\": \"packed lines\"}\n", 0);
@@ -286,7 +287,7 @@ Test(prep, zstd_is_read_and_checked)
 }
 
 #ifdef AP_HAVE_ZLIB
-Test(prep, gzip_is_read_and_checked)
+AP_TEST(prep, gzip_is_read_and_checked)
 {
     opt.valid_fraction = 0;
     write_gzip("a.txt.gz", "packed text\n", 0);
@@ -299,7 +300,7 @@ Test(prep, gzip_is_read_and_checked)
 }
 #endif
 
-Test(prep, invalid_utf8_is_repaired_or_skipped_and_counted)
+AP_TEST(prep, invalid_utf8_is_repaired_or_skipped_and_counted)
 {
     opt.valid_fraction = 0;
     write_text("a", "\xEF\xBB\xBFgood, with a byte order mark\n");
@@ -326,7 +327,7 @@ Test(prep, invalid_utf8_is_repaired_or_skipped_and_counted)
     cr_assert_eq(report.invalid_skipped, 2);
 }
 
-Test(prep, manual_pages_by_language)
+AP_TEST(prep, manual_pages_by_language)
 {
     char path[FIXTURE_PATH];
     cr_assert_eq(ap_io_mkdirs(fixture_path(path, in, "man/man1"), NULL), AP_OK);
@@ -364,7 +365,7 @@ Test(prep, manual_pages_by_language)
     cr_assert(ap_io_exists(fixture_path(path, out, "train.bin")), "a failed run destroyed the older result");
 }
 
-Test(prep, paragraphs_of_many_pages_are_left_out)
+AP_TEST(prep, paragraphs_of_many_pages_are_left_out)
 {
     static const char licence[] =
         "This translation is free; see the licence for the conditions under which it may be copied further.";
@@ -398,7 +399,7 @@ Test(prep, paragraphs_of_many_pages_are_left_out)
     cr_assert_eq(report.boilerplate_bytes, 0);
 }
 
-Test(prep, language_bytes_caps_by_hash_order)
+AP_TEST(prep, language_bytes_caps_by_hash_order)
 {
     char name[16], text[128];
     for (int i = 0; i < 50; i++) {
@@ -416,7 +417,7 @@ Test(prep, language_bytes_caps_by_hash_order)
     run_fails(AP_ERR_INPUT, "smaller than every document");
 }
 
-Test(prep, entropy_is_that_of_the_validation_data)
+AP_TEST(prep, entropy_is_that_of_the_validation_data)
 {
     write_text("a", "0101");
     write_text("b", "0101");
@@ -429,7 +430,7 @@ Test(prep, entropy_is_that_of_the_validation_data)
     cr_assert_float_eq(report.valid_entropy, want, 1e-12);
 }
 
-Test(prep, mistakes_have_messages)
+AP_TEST(prep, mistakes_have_messages)
 {
     char path[FIXTURE_PATH];
     run_fails(AP_ERR_INPUT, "no text");

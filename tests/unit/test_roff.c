@@ -9,6 +9,7 @@
 
 #include "base/utf8.h"
 #include "prep/roff.h"
+#include "support/leaks.h"
 
 static void expect(const char *roff, const char *want)
 {
@@ -19,7 +20,7 @@ static void expect(const char *roff, const char *want)
     ap_buf_free(&out);
 }
 
-Test(roff, paragraphs_headings_and_fonts)
+AP_TEST(roff, paragraphs_headings_and_fonts)
 {
     expect(
         ".\\\" comment\n.TH LS 1 2024 x\n.SH NAME\nls \\- list\n.SH \"SEE ALSO\"\n.PP\n.BR cp (1),\n.IR a \" b\" c\n",
@@ -29,7 +30,7 @@ Test(roff, paragraphs_headings_and_fonts)
     expect("one\n\ntwo\n three\n.br\nfour\n", "one\n\ntwo\nthree\nfour\n");
 }
 
-Test(roff, tagged_paragraphs)
+AP_TEST(roff, tagged_paragraphs)
 {
     expect(
         ".TP\n.B \\-a\nall\n.TQ\n.B \\-b\nmore\n.TP\n\\(bu\nbullet\n.IP 1. 3\nnumber\n.IP word\ntext\n.IP\nindented\n",
@@ -37,7 +38,7 @@ Test(roff, tagged_paragraphs)
     expect(".PD 0\n.TP\nx\none\n.TP\nyy\ntwo\n", "x one\nyy\ntwo\n");
 }
 
-Test(roff, escapes)
+AP_TEST(roff, escapes)
 {
     expect("a\\(:ob\\[u00E9]c\\[char252]d\\N'228'\\e\\&.\\ x\\~y\\0z\\|w\\%\\:\n", "aöbécüdä\\. x y zw\n");
     expect("\\s-1small\\s0 \\s+2big\\s[10]x\\s'5'y\\h'3n'\\v'1'\\w'abc'z\n", "small bigxyz\n");
@@ -47,18 +48,18 @@ Test(roff, escapes)
            "mail Jane Doe and <https://x.example/a@b>\n");
 }
 
-Test(roff, east_asian_lines_join_without_space)
+AP_TEST(roff, east_asian_lines_join_without_space)
 {
     expect("日本\n語の\ntext\n文\n", "日本語の text 文\n");
     expect("한국\n말\n", "한국 말\n");
 }
 
-Test(roff, examples_keep_their_lines)
+AP_TEST(roff, examples_keep_their_lines)
 {
     expect("text\n.nf\nint  a;\n\n  b();\n.fi\nmore\n.EX\nx\n.EE\n", "text\nint  a;\n\n  b();\nmore\nx\n");
 }
 
-Test(roff, strings_conditions_and_macros)
+AP_TEST(roff, strings_conditions_and_macros)
 {
     expect(".ie \\n(.g .ds Aq \\(aq\n.el .ds Aq '\nit\\*(Aqs\n", "it's\n");
     expect(".if n yes\n.if t no\n.if !n no\n.ie t \\{\\\nno\n.if n no \\{ no\n.\\}\n.\\}\n.el \\{\\\nelse\n.\\}\nend\n",
@@ -69,13 +70,13 @@ Test(roff, strings_conditions_and_macros)
     expect(".de LOOP\nx\n.LOOP\n..\n.LOOP\n.ds a \\*a\\*a\n\\*a end\n", "x x x x x x x x x x x x x x x x\nend\n");
 }
 
-Test(roff, tables)
+AP_TEST(roff, tables)
 {
     expect(".TS\ntab(:) allbox;\nlb lb\nl l.\nName:Value\n_\na:T{\nlong\n.B text\nhere\nT}\nb:c\n.TE\nafter\n",
            "Name  Value\na  long text here\nb  c\n\nafter\n");
 }
 
-Test(roff, links)
+AP_TEST(roff, links)
 {
     expect(".UR https://x.example\nthe page\n.UE .\n.MT a@b.example\nJoe\n.ME ,\n.MR ls 1 .\n",
            "the page <https://x.example>. Joe, ls(1).\n");
@@ -87,7 +88,7 @@ Test(roff, links)
     ap_buf_free(&out);
 }
 
-Test(roff, mdoc)
+AP_TEST(roff, mdoc)
 {
     expect(".Dd today\n.Dt CAT 1\n.Os\n.Sh NAME\n.Nm cat\n.Nd concatenate\n.Sh SYNOPSIS\n.Nm\n.Op Fl benu\n.Op Ar\n.Sh "
            "DESCRIPTION\nThe\n.Nm\nutility, see\n.Xr ls 1 ,\n.Fn main \"int argc\" argv\n.Bl -tag\n.It Fl "
@@ -96,7 +97,7 @@ Test(roff, mdoc)
            "ls(1), main(int argc, argv)\n\n-b\nNumber (all).\n\na  b\n");
 }
 
-Test(roff, any_bytes_end_and_give_valid_utf8)
+AP_TEST(roff, any_bytes_end_and_give_valid_utf8)
 {
     /* Every construct cut at every byte, and with every byte replaced by a backslash, a quote, a multibyte start. */
     static const char page[] =
@@ -120,7 +121,7 @@ Test(roff, any_bytes_end_and_give_valid_utf8)
         }
 }
 
-Test(roff, hostile_pages_stay_small)
+AP_TEST(roff, hostile_pages_stay_small)
 {
     struct ap_buf page = {0}, out = {0};
     ap_buf_text(&page, ".ds a0 xxxxxxxxxxxxxxxx\n");
