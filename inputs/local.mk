@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Model presets: PKGDATADIR/models, or inputs/models in the source tree.
+EXTRA_DIST += inputs/models/README.md
 modelsdir = $(pkgdatadir)/models
 dist_models_DATA = \
   inputs/models/bench-m.json \

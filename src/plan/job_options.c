@@ -79,7 +79,7 @@ static const struct ap_option options[] = {
      .offset = AT(model.preset),
      .excludes = "model.config",
      .doc = "Name of a shipped model: deepseek-v2-lite, deepseek-v2, deepseek-v3, tiny-v2lite, tiny-v2, tiny-v3, "
-            "quickstart, bench-s, bench-m."},
+            "quickstart, bench-s, bench-m, dense-30m, moe-64."},
     {.key = "model.config",
      .kind = AP_OPT_PATH,
      .offset = AT(model.config),

@@ -372,7 +372,7 @@ ap_status ap_model_config_preset(const char *name, struct ap_model_config *cfg_p
         ap_error_hint(err, "did you mean '%s'?", near);
     else
         ap_error_hint(err, "deepseek-v2-lite, deepseek-v2, deepseek-v3, tiny-v2lite, tiny-v2, tiny-v3, quickstart, "
-                           "bench-s, bench-m; ANTIPODE_DATADIR names the folder that holds models/");
+                           "bench-s, bench-m, dense-30m, moe-64; ANTIPODE_DATADIR names the folder that holds models/");
     return AP_ERR_NOTFOUND;
 }
 

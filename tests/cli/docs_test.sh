@@ -12,7 +12,9 @@ for file in made/man/* made/contrib/completion/*; do
     name=${file#made/}
     check "$name is out of date: run antipode generate-docs in the tree" diff -u "$AP_SRCDIR/$name" "$file"
 done
-check 'pages of verbs that are gone' test "$(ls made/man | wc -l)" = "$(ls "$AP_SRCDIR"/man/*.[15] | wc -l)"
+made=(made/man/*)
+kept=("$AP_SRCDIR"/man/*.[15])
+check 'pages of verbs that are gone' test ${#made[@]} = ${#kept[@]}
 for verb in $(antipode help | awk '/^  [a-z]/ { print $1 }'); do
     check "man page of $verb" test -s "made/man/antipode-$verb.1"
 done

@@ -105,8 +105,8 @@ expect 3 "error: $TMPDIR: this is a directory, not a file" antipode plan "$TMPDI
     printf 'a: &a [x, x, x, x, x, x, x, x, x, x]\n'
     for c in b c d e f g h i; do
         prev=$(printf '%s' "$c" | tr b-i a-h)
-        printf '%s: &%s [*%s, *%s, *%s, *%s, *%s, *%s, *%s, *%s, *%s, *%s]\n' $c $c $prev $prev $prev $prev $prev $prev \
-            $prev $prev $prev $prev
+        list=$(printf "*$prev, %.0s" 1 2 3 4 5 6 7 8 9)
+        printf '%s: &%s [%s*%s]\n' "$c" "$c" "$list" "$prev"
     done
 } > j.yaml
 raw 'j.yaml:1:7: anchors and aliases (& and *) are not allowed'

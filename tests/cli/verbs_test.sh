@@ -21,7 +21,7 @@ expect 2 'give either a job file or --model NAME' antipode plan
 expect 2 'missing operand: JOB' antipode train
 expect 2 'antipode train has no option --rerpod (did you mean --reprod?)' antipode train --rerpod j.yaml
 expect 2 "ckpt does not know 'lsit'" antipode ckpt lsit x
-expect 2 'nothing to read' antipode prep --out x
+expect 2 'no input: give files or folders' antipode prep --out x
 expect 2 '--out is missing' antipode prep x
 expect 2 'antipode-train is started by antipode' antipode-train
 
@@ -57,9 +57,11 @@ if command -v python3 > /dev/null; then
 fi
 
 # doctor finds what is wrong.
-expect 4 'fix: export TMPDIR=/tmp' env TMPDIR=/nonexistent antipode doctor
+: > afile
+expect 4 'fix: export TMPDIR=/tmp' env TMPDIR=afile antipode doctor
 expect 4 'FAIL  mpirun         mpirun is not on PATH' env PATH=/nonexistent "$(command -v antipode)" doctor
-expect 4 'set ANTIPODE_DATADIR' bash -c 'mkdir -p lone && cp "$(command -v antipode)" lone/ && ANTIPODE_DATADIR=/nonexistent lone/antipode doctor'
+mkdir -p lone && cp "$(command -v antipode)" lone/
+expect 4 'set ANTIPODE_DATADIR' env ANTIPODE_DATADIR=/nonexistent lone/antipode doctor
 expect 4 'antipode-train is neither beside this program' lone/antipode doctor
 
 # A reader that goes away is no crash.
