@@ -27,6 +27,7 @@ struct hx_tensor {
 /* One (operation, backend, dtype, threads). */
 struct hx {
     struct ap_backend *be, *oracle; /* borrowed */
+    struct ap_backend *twin;        /* borrowed, or NULL: another number of threads that must give the same bits */
     ap_dtype type;
     const char *op;
     double tolerance; /* of |difference| / max |oracle| per tensor */
