@@ -249,24 +249,6 @@ AP_TEST(prep, json_mistakes_name_file_and_line)
     run_fails(AP_ERR_INPUT, "no string field");
 }
 
-static void write_gzip(const char *name, const char *text, int cut)
-{
-#ifdef AP_HAVE_ZLIB
-    unsigned char packed[4096];
-    z_stream z = {0};
-    cr_assert_eq(deflateInit2(&z, 9, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY), Z_OK);
-    z.next_in = (unsigned char *)(uintptr_t)text;
-    z.avail_in = (uInt)strlen(text);
-    z.next_out = packed;
-    z.avail_out = sizeof(packed);
-    cr_assert_eq(deflate(&z, Z_FINISH), Z_STREAM_END);
-    fixture_write(in, name, packed, z.total_out - (size_t)cut);
-    deflateEnd(&z);
-#else
-    (void)name, (void)text, (void)cut;
-#endif
-}
-
 static void write_zstd(const char *name, const char *text, size_t cut)
 {
     char packed[4096];
@@ -287,6 +269,20 @@ AP_TEST(prep, zstd_is_read_and_checked)
 }
 
 #ifdef AP_HAVE_ZLIB
+static void write_gzip(const char *name, const char *text, int cut)
+{
+    unsigned char packed[4096];
+    z_stream z = {0};
+    cr_assert_eq(deflateInit2(&z, 9, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY), Z_OK);
+    z.next_in = (unsigned char *)(uintptr_t)text;
+    z.avail_in = (uInt)strlen(text);
+    z.next_out = packed;
+    z.avail_out = sizeof(packed);
+    cr_assert_eq(deflate(&z, Z_FINISH), Z_STREAM_END);
+    fixture_write(in, name, packed, z.total_out - (size_t)cut);
+    deflateEnd(&z);
+}
+
 AP_TEST(prep, gzip_is_read_and_checked)
 {
     opt.valid_fraction = 0;
