@@ -41,6 +41,10 @@ expect 0 'tokens per step' antipode plan j.yaml
 printf '# comment\n---\n%s' "$head" > j.yaml
 expect 0 'tokens per step' antipode plan j.yaml
 
+for file in "$AP_SRCDIR"/inputs/*.yaml; do
+    expect 0 'tokens per step' antipode plan "$file"
+done
+
 # ---- keys
 bad 'trian_steps: 5\n' "j.yaml:3:1: unknown key 'trian_steps' (did you mean 'train_steps'?)"
 bad 'optim:\n  learning_rate: 1e-3\n' "j.yaml:4:3: unknown key 'optim.learning_rate' (did you mean 'optim.lr'?)"
