@@ -19,7 +19,7 @@
 #define TOLERANCE_LIST(X)                                                                                              \
     X(gemm, 3e-6, 4e-3) X(grouped_gemm, 3e-6, 4e-3) X(grouped_wgrad, 3e-6, 3e-6) X(embed_fwd, 0, 0)                    \
     X(embed_bwd, 5e-7, 5e-7) X(rmsnorm_fwd, 1e-6, 4e-3) X(rmsnorm_bwd, 2e-6, 4e-3) X(rope, 3e-7, 4e-3)                 \
-    X(mla_attn_fwd, 3e-6, 8e-3) X(mla_attn_bwd, 1e-5, 1.5e-2) X(swiglu_fwd, 1e-6, 4e-3)                                \
+    X(mla_attn_fwd, 3e-6, 8e-3) X(mla_attn_bwd, 2e-5, 1.5e-2) X(swiglu_fwd, 1e-6, 4e-3)                                \
     X(swiglu_bwd, 1e-6, 4e-3) X(router_fwd, 1e-6, 1e-6) X(router_bwd, 3e-6, 3e-6) X(seq_balance, 2e-6, 2e-6)           \
     X(moe_plan, 0, 0) X(moe_dispatch_fwd, 0, 0) X(moe_dispatch_bwd, 1e-6, 4e-3) X(moe_combine_fwd, 1e-6, 4e-3)         \
     X(moe_combine_bwd, 2e-6, 4e-3) X(split_cols, 2e-7, 4e-3) X(cross_entropy, 2e-6, 4e-3)                              \
