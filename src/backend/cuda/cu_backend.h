@@ -15,9 +15,9 @@ struct cu_gemm_cache;
 
 struct cu_device {
     int device;
-    int processors;     /* streaming multiprocessors: never decides how sums are formed */
-    int shared_limit;   /* dynamic shared memory a block may ask for, bytes */
-    int tf32;           /* allowed for f32 products: ANTIPODE_CUDA_TF32=1 */
+    int processors;   /* streaming multiprocessors: never decides how sums are formed */
+    int shared_limit; /* dynamic shared memory a block may ask for, bytes */
+    int tf32;         /* allowed for f32 products: ANTIPODE_CUDA_TF32=1 */
     cublasLtHandle_t lt;
     struct cu_gemm_cache *gemms;
 };
@@ -26,9 +26,9 @@ struct cu_stream {
     struct ap_stream base;
     struct cu_device *dev; /* borrowed from the backend */
     cudaStream_t id;
-    void *scratch;         /* of kernels; grows to the largest request */
+    void *scratch; /* of kernels; grows to the largest request */
     size_t scratch_size;
-    void *lt_space;        /* workspace of cuBLASLt */
+    void *lt_space; /* workspace of cuBLASLt */
 };
 
 #ifdef AP_CUDA_EMU
@@ -65,7 +65,10 @@ void cu_gemm_close(struct cu_device *dev);
 
 /* AdamW over many tensors in one launch; segment i covers elements begin .. begin+count-1 of the flat
  * buffers. List and count are in host memory and borrowed for the call. */
-struct cu_adamw_segment { int64_t begin, count; int decay; };
+struct cu_adamw_segment {
+    int64_t begin, count;
+    int decay;
+};
 extern "C" ap_status cu_adamw_multi(struct ap_stream *stream, const struct ap_adamw_args *a,
                                     const struct cu_adamw_segment *list, int64_t segments);
 

@@ -17,9 +17,10 @@ static __device__ __forceinline__ void mma_bf16(float d[4], const uint32_t a[4],
 #ifdef AP_CUDA_EMU
     emu_mma_bf16(d, a, b);
 #else
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #endif
 }
 
@@ -49,17 +50,20 @@ static __device__ __forceinline__ void ldmatrix4_trans(uint32_t r[4], const bf16
 
 /* Fragments from a tile in shared memory whose rows are `stride` elements apart. "stored as" says what a row
  * of the tile is. A: 16 x 16 at (row m, column k). B: two 16 x 8 fragments, columns n .. n+15, rows k .. k+15. */
-static __device__ __forceinline__ void load_a(uint32_t a[4], const bf16 *tile, int stride, int m, int k) /* stored as [m][k] */
+static __device__ __forceinline__ void load_a(uint32_t a[4], const bf16 *tile, int stride, int m,
+                                              int k) /* stored as [m][k] */
 {
     int i = (int)threadIdx.x % AP_WARP;
     ldmatrix4(a, tile + (m + i % 8 + 8 * (i / 8 % 2)) * stride + k + 8 * (i / 16));
 }
-static __device__ __forceinline__ void load_a_trans(uint32_t a[4], const bf16 *tile, int stride, int m, int k) /* stored as [k][m] */
+static __device__ __forceinline__ void load_a_trans(uint32_t a[4], const bf16 *tile, int stride, int m,
+                                                    int k) /* stored as [k][m] */
 {
     int i = (int)threadIdx.x % AP_WARP;
     ldmatrix4_trans(a, tile + (k + i % 8 + 8 * (i / 16)) * stride + m + 8 * (i / 8 % 2));
 }
-static __device__ __forceinline__ void load_b2(uint32_t b[2][2], const bf16 *tile, int stride, int n, int k) /* stored as [n][k] */
+static __device__ __forceinline__ void load_b2(uint32_t b[2][2], const bf16 *tile, int stride, int n,
+                                               int k) /* stored as [n][k] */
 {
     int i = (int)threadIdx.x % AP_WARP;
     uint32_t r[4];
@@ -69,7 +73,8 @@ static __device__ __forceinline__ void load_b2(uint32_t b[2][2], const bf16 *til
     b[1][0] = r[2];
     b[1][1] = r[3];
 }
-static __device__ __forceinline__ void load_b2_trans(uint32_t b[2][2], const bf16 *tile, int stride, int n, int k) /* stored as [k][n] */
+static __device__ __forceinline__ void load_b2_trans(uint32_t b[2][2], const bf16 *tile, int stride, int n,
+                                                     int k) /* stored as [k][n] */
 {
     int i = (int)threadIdx.x % AP_WARP;
     uint32_t r[4];
@@ -114,8 +119,8 @@ template <int keep> static __device__ __forceinline__ void cp_wait(void)
  * threads; what lies beyond rows_left or cols_left becomes zero. vec: rows begin at 16-byte boundaries and
  * cols_left is a multiple of 8 or >= COLS: copies are asynchronous; otherwise they are plain. */
 template <int ROWS, int COLS, int THREADS>
-static __device__ __forceinline__ void load_tile(bf16 *shared, int stride, const bf16 *global, int64_t ld, int64_t rows_left,
-                                                 int64_t cols_left, bool vec)
+static __device__ __forceinline__ void load_tile(bf16 *shared, int stride, const bf16 *global, int64_t ld,
+                                                 int64_t rows_left, int64_t cols_left, bool vec)
 {
     constexpr int PACKS = COLS / 8;
 #pragma unroll

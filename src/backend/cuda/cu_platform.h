@@ -27,7 +27,9 @@
 #define AP_FULL 0xffffffffu
 
 /* A bf16 number; arithmetic happens in float. */
-struct bf16 { uint16_t bits; };
+struct bf16 {
+    uint16_t bits;
+};
 
 static __device__ __forceinline__ float to_float(float x)
 {
@@ -63,9 +65,21 @@ template <> __device__ __forceinline__ bf16 from_float<bf16>(float x)
 }
 
 /* V neighbouring elements moved as one access: V is 1 or what fits 16 bytes. */
-template <typename T, int V> struct pack { T v[V]; };
-template <> struct pack<float, 4> { union { uint4 raw; float v[4]; }; };
-template <> struct pack<bf16, 8> { union { uint4 raw; bf16 v[8]; }; };
+template <typename T, int V> struct pack {
+    T v[V];
+};
+template <> struct pack<float, 4> {
+    union {
+        uint4 raw;
+        float v[4];
+    };
+};
+template <> struct pack<bf16, 8> {
+    union {
+        uint4 raw;
+        bf16 v[8];
+    };
+};
 template <typename T> constexpr int pack_width = 16 / (int)sizeof(T);
 
 template <typename T, int V> static __device__ __forceinline__ pack<T, V> load(const T *p)

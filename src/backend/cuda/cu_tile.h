@@ -22,7 +22,10 @@ ap_status cu_tile_bf16(struct cu_stream *s, const struct cu_tile_args *t);
 
 /* What one block works on: rows `first` .. first+count-1 of group `group`, its tile begins at row `row` of
  * them; group = -1: nothing. */
-struct cu_tile_place { int group; int64_t first, count, row; };
+struct cu_tile_place {
+    int group;
+    int64_t first, count, row;
+};
 
 /* Tile number `tile` of the groups' rows cut into tiles of ROWS. Every thread of the block calls it. */
 template <int ROWS>
@@ -36,7 +39,9 @@ static __device__ __forceinline__ cu_tile_place find_tile(const int32_t *offsets
         __syncwarp();
         for (int base = 0; base < groups; base += AP_WARP) {
             int e = base + lane;
-            int64_t first = offsets && e < groups ? offsets[e] : 0, last = !offsets ? rows : e < groups ? offsets[e + 1] : 0;
+            int64_t first = offsets && e < groups ? offsets[e] : 0, last = !offsets     ? rows
+                                                                           : e < groups ? offsets[e + 1]
+                                                                                        : 0;
             int mine = e < groups ? (int)((last - first + ROWS - 1) / ROWS) : 0, sum = mine;
 #pragma unroll
             for (int step = 1; step < AP_WARP; step *= 2) {

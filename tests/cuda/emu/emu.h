@@ -24,12 +24,20 @@
 #define __launch_bounds__(...)
 #define __restrict__ __restrict
 
-struct uint3 { unsigned x, y, z; };
-struct uint2 { unsigned x, y; };
-struct alignas(16) uint4 { unsigned x, y, z, w; };
+struct uint3 {
+    unsigned x, y, z;
+};
+struct uint2 {
+    unsigned x, y;
+};
+struct alignas(16) uint4 {
+    unsigned x, y, z, w;
+};
 struct dim3 {
     unsigned x, y, z;
-    dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+    dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_)
+    {
+    }
 };
 
 /* Of the running fibre; set by the scheduler at every switch. */
@@ -43,8 +51,8 @@ extern dim3 emu_block_dim, emu_grid_dim;
 /* Memory of the running block: static shared memory by order of declaration, dynamic as launched. */
 void *emu_shared(size_t size);
 void *emu_shared_dynamic(void);
-#define AP_SHARED(type, name)  type &name = *static_cast<type *>(emu_shared(sizeof(type)))
-#define AP_SHARED_DYN(name)    unsigned char *name = static_cast<unsigned char *>(emu_shared_dynamic())
+#define AP_SHARED(type, name) type &name = *static_cast<type *>(emu_shared(sizeof(type)))
+#define AP_SHARED_DYN(name)   unsigned char *name = static_cast<unsigned char *>(emu_shared_dynamic())
 
 /* Collectives. */
 #define EMU_SLOT 64 /* bytes that a lane hands over in one operation */
@@ -53,12 +61,24 @@ enum emu_op { EMU_OP_SHFL, EMU_OP_BALLOT, EMU_OP_MATCH, EMU_OP_SYNCWARP, EMU_OP_
 const unsigned char (*emu_exchange(enum emu_op op, unsigned mask, const void *mine, size_t size))[EMU_SLOT];
 void emu_syncthreads(void);
 int emu_syncthreads_count(int predicate);
-static inline int emu_lane(void) { return (int)(emu_thread_idx.x + emu_block_dim.x * (emu_thread_idx.y + emu_block_dim.y * emu_thread_idx.z)) & 31; }
+static inline int emu_lane(void)
+{
+    return (int)(emu_thread_idx.x + emu_block_dim.x * (emu_thread_idx.y + emu_block_dim.y * emu_thread_idx.z)) & 31;
+}
 
 #define __syncthreads() emu_syncthreads()
-static inline int __syncthreads_or(int p) { return emu_syncthreads_count(p != 0) > 0; }
-static inline int __syncthreads_count(int p) { return emu_syncthreads_count(p != 0); }
-static inline void __syncwarp(unsigned mask = 0xffffffffu) { (void)emu_exchange(EMU_OP_SYNCWARP, mask, "", 1); }
+static inline int __syncthreads_or(int p)
+{
+    return emu_syncthreads_count(p != 0) > 0;
+}
+static inline int __syncthreads_count(int p)
+{
+    return emu_syncthreads_count(p != 0);
+}
+static inline void __syncwarp(unsigned mask = 0xffffffffu)
+{
+    (void)emu_exchange(EMU_OP_SYNCWARP, mask, "", 1);
+}
 
 template <typename T> static inline T emu_shfl(unsigned mask, T value, int source)
 {
@@ -67,8 +87,14 @@ template <typename T> static inline T emu_shfl(unsigned mask, T value, int sourc
     memcpy(&out, emu_exchange(EMU_OP_SHFL, mask, &value, sizeof(T))[source & 31], sizeof(T));
     return out;
 }
-template <typename T> static inline T __shfl_sync(unsigned m, T v, int src) { return emu_shfl(m, v, src); }
-template <typename T> static inline T __shfl_xor_sync(unsigned m, T v, int x) { return emu_shfl(m, v, emu_lane() ^ x); }
+template <typename T> static inline T __shfl_sync(unsigned m, T v, int src)
+{
+    return emu_shfl(m, v, src);
+}
+template <typename T> static inline T __shfl_xor_sync(unsigned m, T v, int x)
+{
+    return emu_shfl(m, v, emu_lane() ^ x);
+}
 template <typename T> static inline T __shfl_up_sync(unsigned m, T v, int d)
 {
     T got = emu_shfl(m, v, emu_lane() - d);
@@ -88,8 +114,14 @@ static inline unsigned __ballot_sync(unsigned mask, int predicate)
         out |= (unsigned)(mask >> i & 1u & s[i][0]) << i;
     return out;
 }
-static inline int __any_sync(unsigned mask, int p) { return __ballot_sync(mask, p) != 0; }
-static inline int __all_sync(unsigned mask, int p) { return __ballot_sync(mask, !p) == 0; }
+static inline int __any_sync(unsigned mask, int p)
+{
+    return __ballot_sync(mask, p) != 0;
+}
+static inline int __all_sync(unsigned mask, int p)
+{
+    return __ballot_sync(mask, !p) == 0;
+}
 static inline unsigned __match_any_sync(unsigned mask, int value)
 {
     const unsigned char(*s)[EMU_SLOT] = emu_exchange(EMU_OP_MATCH, mask, &value, sizeof(value));
@@ -98,17 +130,47 @@ static inline unsigned __match_any_sync(unsigned mask, int value)
         out |= (unsigned)(memcmp(s[i], &value, sizeof(value)) == 0) << i;
     return out & mask;
 }
-static inline int atomicAdd(int *p, int v) { int old = *p; *p += v; return old; }
+static inline int atomicAdd(int *p, int v)
+{
+    int old = *p;
+    *p += v;
+    return old;
+}
 
 /* Arithmetic. */
-static inline int __popc(unsigned x) { return __builtin_popcount(x); }
-static inline int __ffs(int x) { return __builtin_ffs(x); }
+static inline int __popc(unsigned x)
+{
+    return __builtin_popcount(x);
+}
+static inline int __ffs(int x)
+{
+    return __builtin_ffs(x);
+}
 
-static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
-static inline float __uint_as_float(unsigned x) { float f; memcpy(&f, &x, 4); return f; }
-static inline unsigned __float_as_uint(float x) { unsigned u; memcpy(&u, &x, 4); return u; }
-template <typename T> static inline T min(T a, T b) { return b < a ? b : a; }
-template <typename T> static inline T max(T a, T b) { return a < b ? b : a; }
+static inline float rsqrtf(float x)
+{
+    return 1.0f / sqrtf(x);
+}
+static inline float __uint_as_float(unsigned x)
+{
+    float f;
+    memcpy(&f, &x, 4);
+    return f;
+}
+static inline unsigned __float_as_uint(float x)
+{
+    unsigned u;
+    memcpy(&u, &x, 4);
+    return u;
+}
+template <typename T> static inline T min(T a, T b)
+{
+    return b < a ? b : a;
+}
+template <typename T> static inline T max(T a, T b)
+{
+    return a < b ? b : a;
+}
 
 /* Launches. */
 typedef struct emu_stream_st *cudaStream_t;
@@ -127,13 +189,21 @@ void emu_cp_wait(int keep);
 
 /* Runtime. */
 typedef enum cudaError {
-    cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorMemoryAllocation = 2, cudaErrorInvalidConfiguration = 9,
-    cudaErrorInsufficientDriver = 35, cudaErrorNoDevice = 100, cudaErrorInvalidDevice = 101,
-    cudaErrorIllegalAddress = 700, cudaErrorLaunchFailure = 719
+    cudaSuccess = 0,
+    cudaErrorInvalidValue = 1,
+    cudaErrorMemoryAllocation = 2,
+    cudaErrorInvalidConfiguration = 9,
+    cudaErrorInsufficientDriver = 35,
+    cudaErrorNoDevice = 100,
+    cudaErrorInvalidDevice = 101,
+    cudaErrorIllegalAddress = 700,
+    cudaErrorLaunchFailure = 719
 } cudaError_t;
 enum cudaMemcpyKind { cudaMemcpyDefault = 4 };
 enum cudaDeviceAttr {
-    cudaDevAttrMultiProcessorCount = 16, cudaDevAttrComputeCapabilityMajor = 75, cudaDevAttrComputeCapabilityMinor = 76,
+    cudaDevAttrMultiProcessorCount = 16,
+    cudaDevAttrComputeCapabilityMajor = 75,
+    cudaDevAttrComputeCapabilityMinor = 76,
     cudaDevAttrMaxSharedMemoryPerBlockOptin = 97
 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
