@@ -3,6 +3,9 @@
 # Sourced by the script tests of training: a private folder with a small dataset and a job of the tiny V3 model,
 # mpirun, comparison of runs. Needs AP_SRCDIR and AP_BUILDDIR (tests/support/run.sh).
 
+# In a sanitized build: whole stacks, since MPI unloads the plug-ins whose leaks tests/support/lsan.supp names by library.
+export ASAN_OPTIONS="${ASAN_OPTIONS:+$ASAN_OPTIONS:}fast_unwind_on_malloc=0"
+
 failures=0
 fail()
 {

@@ -4,7 +4,10 @@
 
 #include <unistd.h>
 
+#include "../support/leaks.h"
 #include "../support/vranks.h"
+
+TestSuite(comm, .timeout = 120);
 
 static void collectives(struct vrank *v)
 {
@@ -37,7 +40,7 @@ static void collectives(struct vrank *v)
     VCHECK(v, all[total] == 255);
 }
 
-Test(comm, collectives)
+AP_TEST(comm, collectives)
 {
     for (int n = 1; n <= 8; n++)
         vranks_run(n, collectives, NULL);
@@ -64,7 +67,7 @@ static void exchange(struct vrank *v)
             VCHECK(v, recv[ro[i] + k] == 16 * i + r);
 }
 
-Test(comm, alltoallv)
+AP_TEST(comm, alltoallv)
 {
     for (int n = 1; n <= 8; n++)
         vranks_run(n, exchange, NULL);
@@ -92,7 +95,7 @@ static void splits(struct vrank *v)
     ap_comm_destroy(sub);
 }
 
-Test(comm, split)
+AP_TEST(comm, split)
 {
     for (int n = 1; n <= 8; n++)
         vranks_run(n, splits, NULL);
@@ -113,7 +116,7 @@ static void agreement(struct vrank *v)
     VCHECK(v, ap_comm_agree(c, c->rank == 2 ? AP_ERR_IO : AP_OK, NULL, NULL) == AP_ERR_IO);
 }
 
-Test(comm, agree)
+AP_TEST(comm, agree)
 {
     for (int n = 3; n <= 8; n++)
         vranks_run(n, agreement, NULL);
@@ -128,7 +131,7 @@ static void leaver(struct vrank *v)
     VCHECK(v, ap_comm_sum_i64(v->comm, &x, 1) == AP_ERR_COMM);
 }
 
-Test(comm, a_rank_that_left_is_an_error_and_no_hang, .timeout = 20)
+AP_TEST(comm, a_rank_that_left_is_an_error_and_no_hang)
 {
     vranks_run(4, leaver, NULL);
 }

@@ -9,6 +9,7 @@
 #include <unistd.h>
 #include <criterion/criterion.h>
 
+#include "../support/leaks.h"
 #include "base/io.h"
 #include "monitor/decisions.h"
 #include "monitor/events.h"
@@ -59,7 +60,7 @@ static int lines(const char *path)
     return n;
 }
 
-Test(monitor, resume_trims_later_and_torn_lines)
+AP_TEST(monitor, resume_trims_later_and_torn_lines)
 {
     const char *path = in_dir("metrics.jsonl");
     struct ap_metrics_file *f = NULL;
@@ -82,7 +83,7 @@ Test(monitor, resume_trims_later_and_torn_lines)
     free(text);
 }
 
-Test(monitor, console_line)
+AP_TEST(monitor, console_line)
 {
     char buf[400];
     struct ap_metrics m = {.step = 10,
@@ -107,7 +108,7 @@ Test(monitor, console_line)
     cr_expect_str_eq(buf, "3h05m");
 }
 
-Test(monitor, events_are_trimmed_by_step)
+AP_TEST(monitor, events_are_trimmed_by_step)
 {
     const char *path = in_dir("events.jsonl");
     struct ap_events *e = NULL;
@@ -124,7 +125,7 @@ Test(monitor, events_are_trimmed_by_step)
     ap_events_emit(NULL, AP_LOG_ERROR, 1, "x", "nothing happens");
 }
 
-Test(monitor, a_full_disk_is_an_error_and_leaves_no_torn_line)
+AP_TEST(monitor, a_full_disk_is_an_error_and_leaves_no_torn_line)
 {
     struct ap_jsonl *f = NULL;
     struct ap_error err = {0};
@@ -148,7 +149,7 @@ static struct ap_journal *opened(const char *path)
     return j;
 }
 
-Test(monitor, journal_keeps_numbers_and_finds_the_entry_in_force)
+AP_TEST(monitor, journal_keeps_numbers_and_finds_the_entry_in_force)
 {
     const char *path = in_dir("decisions.jsonl");
     struct ap_journal *j = opened(path);
@@ -173,7 +174,7 @@ Test(monitor, journal_keeps_numbers_and_finds_the_entry_in_force)
     ap_journal_close(j);
 }
 
-Test(monitor, journal_removes_a_torn_line_and_refuses_a_broken_one)
+AP_TEST(monitor, journal_removes_a_torn_line_and_refuses_a_broken_one)
 {
     const char *path = in_dir("decisions.jsonl");
     const char *good = "{\"v\":1,\"n\":1,\"step\":1,\"kind\":\"a\",\"value\":{}}\n";
@@ -207,7 +208,7 @@ Test(monitor, journal_removes_a_torn_line_and_refuses_a_broken_one)
     cr_expect_eq(ap_journal_read(in_dir("missing"), &j, &err), AP_ERR_INPUT);
 }
 
-Test(monitor, journal_comes_back_from_a_checkpoint)
+AP_TEST(monitor, journal_comes_back_from_a_checkpoint)
 {
     struct ap_journal *j = opened(in_dir("one.jsonl"));
     cr_assert_eq(ap_journal_decide(j, 1, "a", "{\"x\":1}", NULL), AP_OK);

@@ -5,6 +5,7 @@
 
 #include <math.h>
 
+#include "../support/leaks.h"
 #include "../support/vranks.h"
 #include "base/rng.h"
 #include "train/optimizer.h"
@@ -161,14 +162,14 @@ static void against_formula(ap_dtype dtype, double clip, double tolerance)
     free(want);
 }
 
-Test(optimizer, equals_the_formula)
+AP_TEST(optimizer, equals_the_formula)
 {
     against_formula(AP_F64, 0, 1e-13);
     against_formula(AP_F64, 1.0, 1e-13);
     against_formula(AP_F32, 1.0, 1e-5);
 }
 
-Test(optimizer, same_bits_for_any_number_of_ranks)
+AP_TEST(optimizer, same_bits_for_any_number_of_ranks)
 {
     for (const char *const *name = ap_backend_names(); *name; name++) {
         size_t bytes = (size_t)params.flat * sizeof(float);
@@ -186,7 +187,7 @@ Test(optimizer, same_bits_for_any_number_of_ranks)
     }
 }
 
-Test(optimizer, clip_scale)
+AP_TEST(optimizer, clip_scale)
 {
     cr_expect_eq(ap_optimizer_clip_scale(5, 0), 1);
     cr_expect_eq(ap_optimizer_clip_scale(0.5, 1), 1);
@@ -234,7 +235,7 @@ static void shadow(struct vrank *v)
     ap_backend_close(be);
 }
 
-Test(optimizer, an_update_is_invisible_until_the_flip)
+AP_TEST(optimizer, an_update_is_invisible_until_the_flip)
 {
     for (int n = 1; n <= 4; n++)
         vranks_run(n, shadow, NULL);
@@ -260,7 +261,7 @@ static void not_finite(struct vrank *v)
     ap_backend_close(be);
 }
 
-Test(optimizer, one_bad_element_shows_in_the_norm_of_every_rank)
+AP_TEST(optimizer, one_bad_element_shows_in_the_norm_of_every_rank)
 {
     vranks_run(3, not_finite, NULL);
 }

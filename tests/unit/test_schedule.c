@@ -5,7 +5,10 @@
 #include <math.h>
 #include <criterion/criterion.h>
 
+#include "../support/leaks.h"
 #include "train/schedule.h"
+
+TestSuite(schedule, .timeout = 120);
 
 static struct ap_job job(int kind)
 {
@@ -25,7 +28,7 @@ static struct ap_job job(int kind)
 #define EXPECT_LR(j, step, want)                                                                                       \
     cr_expect_float_eq(ap_schedule_lr(&(j), step), want, 1e-12, "step %d: %g", (int)(step), ap_schedule_lr(&(j), step))
 
-Test(schedule, warmup_is_linear_and_reaches_the_peak)
+AP_TEST(schedule, warmup_is_linear_and_reaches_the_peak)
 {
     for (int kind = AP_SCHED_CONSTANT; kind <= AP_SCHED_STEP; kind++) {
         struct ap_job j = job(kind);
@@ -37,14 +40,14 @@ Test(schedule, warmup_is_linear_and_reaches_the_peak)
     }
 }
 
-Test(schedule, constant)
+AP_TEST(schedule, constant)
 {
     struct ap_job j = job(AP_SCHED_CONSTANT);
     EXPECT_LR(j, 11, 1e-3);
     EXPECT_LR(j, 100, 1e-3);
 }
 
-Test(schedule, cosine)
+AP_TEST(schedule, cosine)
 {
     struct ap_job j = job(AP_SCHED_COSINE);
     EXPECT_LR(j, 55, 5.5e-4);
@@ -55,7 +58,7 @@ Test(schedule, cosine)
     EXPECT_LR(j, 5, 5e-4);
 }
 
-Test(schedule, wsd)
+AP_TEST(schedule, wsd)
 {
     struct ap_job j = job(AP_SCHED_WSD);
     EXPECT_LR(j, 80, 1e-3);
@@ -65,7 +68,7 @@ Test(schedule, wsd)
     EXPECT_LR(j, 100, 1e-3);
 }
 
-Test(schedule, step)
+AP_TEST(schedule, step)
 {
     struct ap_job j = job(AP_SCHED_STEP);
     EXPECT_LR(j, 60, 1e-3);
@@ -74,7 +77,7 @@ Test(schedule, step)
     EXPECT_LR(j, 91, 3.16e-4 * 0.316);
 }
 
-Test(schedule, bias_rate_stops)
+AP_TEST(schedule, bias_rate_stops)
 {
     struct ap_job j = job(AP_SCHED_CONSTANT);
     j.loss.bias_rate = 0.001;

@@ -7,12 +7,15 @@
 #include <string.h>
 #include <criterion/criterion.h>
 
+#include "../support/leaks.h"
 #include "train/batches.h"
 #include "train/environment.h"
 #include "train/router_bias.h"
 #include "train/zscore.h"
 
-Test(train_parts, zscore)
+TestSuite(train_parts, .timeout = 120);
+
+AP_TEST(train_parts, zscore)
 {
     struct ap_zscore z = {0};
     for (int i = 0; i < AP_ZSCORE_MIN; i++)
@@ -66,13 +69,13 @@ static void bias_moves(ap_dtype dtype)
     ap_backend_close(be);
 }
 
-Test(train_parts, router_bias_moves_by_the_sign_of_the_difference_to_the_mean)
+AP_TEST(train_parts, router_bias_moves_by_the_sign_of_the_difference_to_the_mean)
 {
     bias_moves(AP_F32);
     bias_moves(AP_F64);
 }
 
-Test(train_parts, router_bias_is_saved_by_one_rank_and_loaded_by_all)
+AP_TEST(train_parts, router_bias_is_saved_by_one_rank_and_loaded_by_all)
 {
     struct ap_backend *be = NULL;
     struct ap_router_bias *b = NULL;
@@ -95,7 +98,7 @@ Test(train_parts, router_bias_is_saved_by_one_rank_and_loaded_by_all)
     ap_backend_close(be);
 }
 
-Test(train_parts, gates_without_bias)
+AP_TEST(train_parts, gates_without_bias)
 {
     struct ap_backend *be = NULL;
     struct ap_router_bias *b = NULL;
@@ -109,14 +112,14 @@ Test(train_parts, gates_without_bias)
     ap_backend_close(be);
 }
 
-Test(train_parts, load_max)
+AP_TEST(train_parts, load_max)
 {
     static const int64_t loads[] = {5, 5, 1, 9};
     cr_expect_float_eq(ap_router_load_max(loads, 2, 2), 1.8, 1e-12);
     cr_expect(isnan(ap_router_load_max(loads, 0, 2)));
 }
 
-Test(train_parts, targets_are_counted_as_the_model_counts_them)
+AP_TEST(train_parts, targets_are_counted_as_the_model_counts_them)
 {
     struct ap_batches b;
     int64_t ce, mtp;
@@ -133,7 +136,7 @@ Test(train_parts, targets_are_counted_as_the_model_counts_them)
     ap_batches_free(&b);
 }
 
-Test(train_parts, threads_of_a_rank)
+AP_TEST(train_parts, threads_of_a_rank)
 {
     int64_t online;
     int64_t cpus = ap_environment_cpus(&online);

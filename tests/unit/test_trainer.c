@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <sys/file.h>
 
+#include "../support/leaks.h"
 #include "../support/vranks.h"
 #include "base/log.h"
 #include "fake_model.h"
@@ -160,7 +161,7 @@ static int has_text(const char *name, const char *file, const char *what)
     return found;
 }
 
-Test(trainer, same_bits_for_any_number_of_ranks)
+AP_TEST(trainer, same_bits_for_any_number_of_ranks)
 {
     struct outcome one = {0}, o = {0};
     cr_assert_eq(RUN(1, &one, "name=r1"), AP_OK, "%s", one.err[0].text);
@@ -179,7 +180,7 @@ Test(trainer, same_bits_for_any_number_of_ranks)
     cr_expect(has_text("r1", "job.yaml", "train_steps: 12"));
 }
 
-Test(trainer, resume_is_bit_exact_with_any_number_of_ranks)
+AP_TEST(trainer, resume_is_bit_exact_with_any_number_of_ranks)
 {
     struct outcome whole = {0}, o = {0};
     cr_assert_eq(RUN(3, &whole, "name=whole"), AP_OK);
@@ -200,7 +201,7 @@ Test(trainer, resume_is_bit_exact_with_any_number_of_ranks)
     cr_expect_str_eq(o.res[0].weights_hash, whole.res[0].weights_hash);
 }
 
-Test(trainer, lost_steps_are_done_again_and_their_lines_replaced)
+AP_TEST(trainer, lost_steps_are_done_again_and_their_lines_replaced)
 {
     struct outcome whole = {0}, o = {0};
     char path[FIXTURE_PATH];
@@ -215,7 +216,7 @@ Test(trainer, lost_steps_are_done_again_and_their_lines_replaced)
     cr_expect(has_text("lost", "decisions.jsonl", "\"ranks\":3"));
 }
 
-Test(trainer, a_lost_journal_comes_back_from_the_checkpoint)
+AP_TEST(trainer, a_lost_journal_comes_back_from_the_checkpoint)
 {
     struct outcome o = {0};
     char path[FIXTURE_PATH];
@@ -229,7 +230,7 @@ Test(trainer, a_lost_journal_comes_back_from_the_checkpoint)
     cr_expect(has_text("j", "decisions.jsonl", "garbage"));
 }
 
-Test(trainer, steps_that_are_not_finite_are_skipped_and_counted)
+AP_TEST(trainer, steps_that_are_not_finite_are_skipped_and_counted)
 {
     struct outcome o = {0}, p = {0};
     dataset("poisoned", DOCS, 17);
@@ -241,7 +242,7 @@ Test(trainer, steps_that_are_not_finite_are_skipped_and_counted)
     expect_same("nan1", "nan4");
 }
 
-Test(trainer, too_many_of_them_in_a_row_end_the_run)
+AP_TEST(trainer, too_many_of_them_in_a_row_end_the_run)
 {
     struct outcome o = {0};
     dataset("poison", 1, 0);
@@ -258,7 +259,7 @@ Test(trainer, too_many_of_them_in_a_row_end_the_run)
     cr_expect_eq(o.res[0].step, 6);
 }
 
-Test(trainer, criteria_of_the_job)
+AP_TEST(trainer, criteria_of_the_job)
 {
     struct outcome o = {0};
     cr_assert_eq(RUN(1, &o, "name=v", "train_steps=4"), AP_OK);
@@ -275,7 +276,7 @@ Test(trainer, criteria_of_the_job)
     cr_expect(has_text("v3", "summary.json", "\"verdict\": \"invalid\""));
 }
 
-Test(trainer, a_stop_request_saves_and_the_run_goes_on_later)
+AP_TEST(trainer, a_stop_request_saves_and_the_run_goes_on_later)
 {
     struct outcome whole = {0}, o = {0};
     struct ap_signals *s = NULL;
@@ -309,7 +310,7 @@ Test(trainer, the_second_request_does_not_wait, .signal = SIGTERM)
     cr_assert_fail("still alive");
 }
 
-Test(trainer, the_batch_systems_deadline_stops_in_time)
+AP_TEST(trainer, the_batch_systems_deadline_stops_in_time)
 {
     struct outcome o = {.deadline = 1000}; /* long past */
     cr_assert_eq(RUN(3, &o, "name=d"), AP_ERR_STOPPED);
@@ -320,7 +321,7 @@ Test(trainer, the_batch_systems_deadline_stops_in_time)
     cr_expect_eq(ap_deadline_wall(), 0);
 }
 
-Test(trainer, two_jobs_on_one_run_directory)
+AP_TEST(trainer, two_jobs_on_one_run_directory)
 {
     struct outcome o = {0};
     cr_assert_eq(RUN(1, &o, "name=l", "train_steps=2"), AP_OK);
@@ -332,7 +333,7 @@ Test(trainer, two_jobs_on_one_run_directory)
     cr_expect_eq(RUN(2, &o, "name=l", "train_steps=3"), AP_OK, "%s", o.err[0].text);
 }
 
-Test(trainer, directories_that_cannot_be_used)
+AP_TEST(trainer, directories_that_cannot_be_used)
 {
     struct outcome o = {0};
     fixture_write(dir, "afile", "x", 1);
@@ -344,7 +345,7 @@ Test(trainer, directories_that_cannot_be_used)
     cr_expect_eq(RUN(1, &o, "name=m", "checkpoint.resume=true"), AP_ERR_NOTFOUND);
 }
 
-Test(trainer, ranks_that_the_batch_cannot_feed)
+AP_TEST(trainer, ranks_that_the_batch_cannot_feed)
 {
     struct outcome o = {0};
     cr_expect_eq(RUN(8, &o, "name=x"), AP_ERR_INPUT);
@@ -355,7 +356,7 @@ Test(trainer, ranks_that_the_batch_cannot_feed)
     cr_expect_neq(access("runs/x", F_OK), 0, "a refused job leaves nothing behind");
 }
 
-Test(trainer, replay_takes_the_decisions_of_another_run)
+AP_TEST(trainer, replay_takes_the_decisions_of_another_run)
 {
     struct outcome o = {0};
     char path[FIXTURE_PATH];

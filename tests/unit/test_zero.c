@@ -5,10 +5,15 @@
 
 #include <math.h>
 
+#include "../support/leaks.h"
 #include "../support/vranks.h"
 #include "base/rng.h"
 #include "parallel/tree.h"
 #include "parallel/zero.h"
+
+TestSuite(zero, .timeout = 120);
+
+TestSuite(tree, .timeout = 120);
 
 #define FLAT 1003
 
@@ -28,7 +33,7 @@ static float naive(int64_t lo, int64_t hi, int64_t i)
     return naive(lo, mid, i) + naive(mid, hi, i);
 }
 
-Test(tree, cover_is_maximal_and_complete)
+AP_TEST(tree, cover_is_maximal_and_complete)
 {
     struct ap_tree_node n[AP_TREE_COVER_MAX];
     for (int64_t m = 1; m <= 33; m++)
@@ -46,7 +51,7 @@ Test(tree, cover_is_maximal_and_complete)
     cr_assert_eq(ap_tree_cover(8, 3, 3, n), 0);
 }
 
-Test(tree, siblings)
+AP_TEST(tree, siblings)
 {
     cr_assert(ap_tree_siblings(8, (struct ap_tree_node){0, 4}, (struct ap_tree_node){4, 8}));
     cr_assert(ap_tree_siblings(5, (struct ap_tree_node){0, 2}, (struct ap_tree_node){2, 5}));
@@ -55,7 +60,7 @@ Test(tree, siblings)
     cr_assert(!ap_tree_siblings(8, (struct ap_tree_node){0, 1}, (struct ap_tree_node){2, 3}));
 }
 
-Test(tree, leaves_are_contiguous_and_balanced)
+AP_TEST(tree, leaves_are_contiguous_and_balanced)
 {
     for (int64_t m = 1; m <= 40; m++)
         for (int size = 1; size <= m; size++) {
@@ -138,14 +143,14 @@ static void check_case(struct reduce_case k, int ranks)
     cr_expect(!aligned || k.buffers == 1, "one leaf for each rank takes one buffer, not %d", k.buffers);
 }
 
-Test(zero, same_bits_for_any_number_of_ranks, .timeout = 120)
+AP_TEST(zero, same_bits_for_any_number_of_ranks)
 {
     for (int64_t m = 1; m <= 17; m++)
         for (int ranks = 1; ranks <= 8 && ranks <= m; ranks++)
             check_case((struct reduce_case){.leaves = m, .flat = FLAT, .dtype = AP_F32}, ranks);
 }
 
-Test(zero, windows_and_empty_shards, .timeout = 60)
+AP_TEST(zero, windows_and_empty_shards)
 {
     static const int64_t windows[] = {1, 7, 64, 5000};
     for (size_t w = 0; w < sizeof(windows) / sizeof(windows[0]); w++)
@@ -170,7 +175,7 @@ static void too_many(struct vrank *v)
     ap_backend_close(be);
 }
 
-Test(zero, more_ranks_than_leaves_is_refused_with_the_nearest_count)
+AP_TEST(zero, more_ranks_than_leaves_is_refused_with_the_nearest_count)
 {
     vranks_run(5, too_many, NULL);
 }
@@ -194,7 +199,7 @@ static void out_of_order(struct vrank *v)
     ap_backend_close(be);
 }
 
-Test(zero, calls_out_of_order_are_rejected)
+AP_TEST(zero, calls_out_of_order_are_rejected)
 {
     vranks_run(1, out_of_order, NULL);
 }
@@ -217,7 +222,7 @@ static void gather(struct vrank *v)
     ap_backend_close(be);
 }
 
-Test(zero, allgather)
+AP_TEST(zero, allgather)
 {
     for (int n = 1; n <= 8; n++)
         vranks_run(n, gather, NULL);
