@@ -17,8 +17,10 @@
 struct ap_backend;
 struct ap_stream; /* opaque to callers; host backends use one synchronous stream */
 
-#define AP_OP_SLOT(op) ap_status (*op)(struct ap_stream *stream, const struct ap_##op##_args *args);
-struct ap_op_table { AP_OPS(AP_OP_SLOT) };
+#define AP_OP_SLOT(op) ap_status (*op)(struct ap_stream * stream, const struct ap_##op##_args *args);
+struct ap_op_table {
+    AP_OPS(AP_OP_SLOT)
+};
 #undef AP_OP_SLOT
 
 #define AP_OP_ID(op) AP_OP_##op,
@@ -29,13 +31,13 @@ const char *ap_op_name(enum ap_op_id id);
 
 /* What a backend library exports. size and abi come first so that a plug-in of another age is refused. */
 struct ap_backend_ops {
-    size_t size;               /* sizeof(struct ap_backend_ops) */
-    int abi;                   /* AP_BACKEND_ABI */
+    size_t size; /* sizeof(struct ap_backend_ops) */
+    int abi;     /* AP_BACKEND_ABI */
     const char *name;
-    int is_host;               /* memory is ordinary host memory; copies are memcpy */
+    int is_host; /* memory is ordinary host memory; copies are memcpy */
     ap_status (*open)(struct ap_backend *be, int device, struct ap_pool *pool, struct ap_error *err);
     void (*close)(struct ap_backend *be);
-    ap_status (*alloc)(struct ap_backend *be, size_t size, void **mem_p);   /* 64-byte aligned or better */
+    ap_status (*alloc)(struct ap_backend *be, size_t size, void **mem_p); /* 64-byte aligned or better */
     void (*release)(struct ap_backend *be, void *mem);
     /* Either side may be host or device memory. Ordered on the stream; blocking for host backends. */
     ap_status (*copy)(struct ap_stream *s, void *dst, const void *src, size_t size);
@@ -57,13 +59,16 @@ struct ap_backend {
 };
 
 /* First member of every backend's stream type. */
-struct ap_stream { struct ap_backend *backend; };
+struct ap_stream {
+    struct ap_backend *backend;
+};
 
 /* Open a backend by name: "reference", "cpu", "onednn" where compiled in, "cuda" and other plug-ins
  * (backend/plugin.h), or "auto": cuda where its plug-in and a device are there, else cpu, with a notice of the
  * reason when the machine has a device. A known backend that cannot be used: AP_ERR_ENV with cause and fix.
  * device: number of the GPU. pool is borrowed and must outlive it. */
-ap_status ap_backend_open(const char *name, int device, struct ap_pool *pool, struct ap_backend **be_p, struct ap_error *err);
+ap_status ap_backend_open(const char *name, int device, struct ap_pool *pool, struct ap_backend **be_p,
+                          struct ap_error *err);
 /* NULL is fine. All memory of the backend must have been released. */
 void ap_backend_close(struct ap_backend *be);
 /* Names compiled in, NULL-terminated: static storage. */

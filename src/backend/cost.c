@@ -93,7 +93,8 @@ static struct ap_op_cost cost_swiglu_bwd(const struct ap_swiglu_bwd_args *a)
 
 static struct ap_op_cost cost_router_fwd(const struct ap_router_fwd_args *a)
 {
-    return (struct ap_op_cost){4 * elements(&a->logits), size_of(&a->logits) + size_of(&a->scores) + size_of(&a->gates)};
+    return (struct ap_op_cost){4 * elements(&a->logits),
+                               size_of(&a->logits) + size_of(&a->scores) + size_of(&a->gates)};
 }
 
 static struct ap_op_cost cost_router_bwd(const struct ap_router_bwd_args *a)

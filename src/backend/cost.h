@@ -7,8 +7,8 @@
 #include "backend/backend.h"
 
 struct ap_op_cost {
-    double flops;   /* multiply and add count 2; elementwise functions count 1 */
-    double bytes;   /* every input read once, every output written once ("+=" reads it too) */
+    double flops; /* multiply and add count 2; elementwise functions count 1 */
+    double bytes; /* every input read once, every output written once ("+=" reads it too) */
 };
 
 /* args: the descriptor struct of that operation. offsets of grouped operations are not read: the rows of x

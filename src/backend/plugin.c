@@ -65,8 +65,9 @@ int ap_backend_plugin_likely(const char *name)
 static ap_status check(const char *name, const char *path, const struct ap_backend_ops *vt, struct ap_error *err)
 {
     if (!vt || vt->size != sizeof(*vt) || vt->abi != AP_BACKEND_ABI) {
-        ap_error_set(err, AP_ERR_ENV, "backend %s: %s was built for another version of antipode (interface %d, %d is needed)",
-                     name, path, vt ? vt->abi : 0, AP_BACKEND_ABI);
+        ap_error_set(err, AP_ERR_ENV,
+                     "backend %s: %s was built for another version of antipode (interface %d, %d is needed)", name,
+                     path, vt ? vt->abi : 0, AP_BACKEND_ABI);
         ap_error_hint(err, "install the plug-in of this version, or use backend: cpu");
         return AP_ERR_ENV;
     }

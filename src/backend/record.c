@@ -32,18 +32,28 @@ static void push(struct ap_record *r, struct ap_product p)
 
 static void note_gemm(struct ap_record *r, const struct ap_gemm_args *a)
 {
-    push(r, (struct ap_product){.m = a->c.shape[0], .n = a->c.shape[1], .k = a->a.shape[a->trans_a ? 0 : 1],
-                                .trans_a = a->trans_a, .trans_b = a->trans_b, .accumulate = a->accumulate,
-                                .constant_b = !a->trans_a, .dtype = a->a.dtype, .kind = AP_PRODUCT_GEMM});
+    push(r, (struct ap_product){.m = a->c.shape[0],
+                                .n = a->c.shape[1],
+                                .k = a->a.shape[a->trans_a ? 0 : 1],
+                                .trans_a = a->trans_a,
+                                .trans_b = a->trans_b,
+                                .accumulate = a->accumulate,
+                                .constant_b = !a->trans_a,
+                                .dtype = a->a.dtype,
+                                .kind = AP_PRODUCT_GEMM});
 }
 
 static void note_grouped_gemm(struct ap_record *r, const struct ap_grouped_gemm_args *a)
 {
     const int32_t *off = a->offsets.data;
     for (int64_t e = 0; e < a->w.shape[0]; e++)
-        push(r, (struct ap_product){.m = off[e + 1] - off[e], .n = a->w.shape[a->trans_w ? 1 : 2],
-                                    .k = a->w.shape[a->trans_w ? 2 : 1], .trans_b = a->trans_w,
-                                    .accumulate = a->accumulate, .constant_b = 1, .dtype = a->x.dtype,
+        push(r, (struct ap_product){.m = off[e + 1] - off[e],
+                                    .n = a->w.shape[a->trans_w ? 1 : 2],
+                                    .k = a->w.shape[a->trans_w ? 2 : 1],
+                                    .trans_b = a->trans_w,
+                                    .accumulate = a->accumulate,
+                                    .constant_b = 1,
+                                    .dtype = a->x.dtype,
                                     .kind = AP_PRODUCT_GROUPED});
 }
 
@@ -51,11 +61,19 @@ static void note_grouped_wgrad(struct ap_record *r, const struct ap_grouped_wgra
 {
     const int32_t *off = a->offsets.data;
     for (int64_t e = 0; e < a->dw.shape[0]; e++)
-        push(r, (struct ap_product){.m = a->dw.shape[1], .n = a->dw.shape[2], .k = off[e + 1] - off[e], .trans_a = 1,
-                                    .accumulate = 1, .dtype = a->dy.dtype, .kind = AP_PRODUCT_GROUPED});
+        push(r, (struct ap_product){.m = a->dw.shape[1],
+                                    .n = a->dw.shape[2],
+                                    .k = off[e + 1] - off[e],
+                                    .trans_a = 1,
+                                    .accumulate = 1,
+                                    .dtype = a->dy.dtype,
+                                    .kind = AP_PRODUCT_GROUPED});
 }
 
-struct attention { int64_t seqs, heads, T, qk, v; ap_dtype dtype; };
+struct attention {
+    int64_t seqs, heads, T, qk, v;
+    ap_dtype dtype;
+};
 
 static void note_attention(struct ap_record *r, const struct attention *a, int backward)
 {

@@ -18,14 +18,17 @@ struct ap_product {
     enum ap_product_kind kind;
 };
 
-struct ap_op_total { int64_t calls; double seconds, flops, bytes; };
+struct ap_op_total {
+    int64_t calls;
+    double seconds, flops, bytes;
+};
 
 struct ap_record {
     struct ap_op_total total[AP_OP_COUNT];
-    struct ap_product *products;      /* owned */
+    struct ap_product *products; /* owned */
     int64_t product_count, product_capacity;
-    int want_products, failed;        /* failed: out of memory, the list is incomplete */
-    struct ap_op_table inner;         /* the wrapped slots */
+    int want_products, failed; /* failed: out of memory, the list is incomplete */
+    struct ap_op_table inner;  /* the wrapped slots */
 };
 
 /* rec: zero-initialised or reset; want_products says whether shapes are kept. Host backends only for grouped

@@ -9,7 +9,7 @@
 #define AP_MAX_DIMS 4
 
 typedef struct ap_tensor {
-    void *data;                 /* borrowed; NULL for an optional tensor that is absent */
+    void *data; /* borrowed; NULL for an optional tensor that is absent */
     ap_dtype dtype;
     int32_t ndim;
     int64_t shape[AP_MAX_DIMS]; /* unused trailing entries are 1 */

@@ -6,7 +6,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct ap_hash128 { uint64_t high, low; };
+struct ap_hash128 {
+    uint64_t high, low;
+};
 
 uint64_t ap_hash64(const void *data, size_t size, uint64_t seed);
 struct ap_hash128 ap_hash128(const void *data, size_t size);

@@ -13,12 +13,16 @@
 ap_status ap_io_read_file(const char *path, size_t max_size, char **data_p, size_t *size_p, struct ap_error *err);
 
 /* Read-only mapping. An empty file maps to size 0, data NULL. Unmap(zeroed) is fine. */
-struct ap_mapping { const uint8_t *data; size_t size; };
+struct ap_mapping {
+    const uint8_t *data;
+    size_t size;
+};
 ap_status ap_io_map(const char *path, struct ap_mapping *map_p, struct ap_error *err);
 void ap_io_unmap(struct ap_mapping *map);
 
 /* Write all size bytes at offset, retrying short writes and EINTR. */
-ap_status ap_io_pwrite_all(int fd, const void *data, size_t size, int64_t offset, const char *path, struct ap_error *err);
+ap_status ap_io_pwrite_all(int fd, const void *data, size_t size, int64_t offset, const char *path,
+                           struct ap_error *err);
 /* Read exactly size bytes at offset; a shorter file is AP_ERR_CORRUPT. */
 ap_status ap_io_pread_all(int fd, void *data, size_t size, int64_t offset, const char *path, struct ap_error *err);
 

@@ -11,10 +11,10 @@
 #define AP_JSON_DEPTH 32
 
 struct ap_json {
-    struct ap_strbuf text;       /* take it with ap_strbuf_take when done */
-    int indent;                  /* spaces per level, 0: all on one line */
+    struct ap_strbuf text; /* take it with ap_strbuf_take when done */
+    int indent;            /* spaces per level, 0: all on one line */
     int depth;
-    char filled[AP_JSON_DEPTH];  /* something stands before in this level */
+    char filled[AP_JSON_DEPTH]; /* something stands before in this level */
 };
 
 /* key: NULL inside an array or for the root value. */

@@ -16,8 +16,8 @@ void ap_log(ap_log_level level, const char *fmt, ...) __attribute__((format(prin
 void ap_out(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 #define ap_error_log(...) ap_log(AP_LOG_ERROR, __VA_ARGS__)
-#define ap_warn(...) ap_log(AP_LOG_WARN, __VA_ARGS__)
-#define ap_info(...) ap_log(AP_LOG_INFO, __VA_ARGS__)
-#define ap_debug(...) ap_log(AP_LOG_DEBUG, __VA_ARGS__)
+#define ap_warn(...)      ap_log(AP_LOG_WARN, __VA_ARGS__)
+#define ap_info(...)      ap_log(AP_LOG_INFO, __VA_ARGS__)
+#define ap_debug(...)     ap_log(AP_LOG_DEBUG, __VA_ARGS__)
 
 #endif

@@ -18,7 +18,7 @@
 #include "base/yaml.h"
 
 enum ap_option_kind {
-    AP_OPT_INT,    /* 4096, 16Ki, 1M, 1e6 */
+    AP_OPT_INT, /* 4096, 16Ki, 1M, 1e6 */
     AP_OPT_UINT,
     AP_OPT_REAL,
     AP_OPT_BOOL,
@@ -30,7 +30,7 @@ enum ap_option_kind {
 };
 
 enum ap_option_flag {
-    AP_OPT_AUTO = 1,      /* the word auto is allowed */
+    AP_OPT_AUTO = 1, /* the word auto is allowed */
     AP_OPT_REQUIRED = 2,
     AP_OPT_ABOVE_MIN = 4, /* min itself is not allowed */
     AP_OPT_BELOW_MAX = 8  /* max itself is not allowed */
@@ -38,29 +38,36 @@ enum ap_option_flag {
 
 struct ap_option {
     const char *key;
-    int kind;               /* enum ap_option_kind */
+    int kind; /* enum ap_option_kind */
     size_t offset;
-    const char *fallback;   /* default as text; NULL: unset (numbers 0, REAL NaN) */
-    double min, max;        /* numbers and the entries of REALS; both 0: unbounded */
-    const char *choices;    /* "a|b|c" */
-    const char *unit;       /* "tokens", NULL: none */
-    const char *doc;        /* one or two sentences */
+    const char *fallback; /* default as text; NULL: unset (numbers 0, REAL NaN) */
+    double min, max;      /* numbers and the entries of REALS; both 0: unbounded */
+    const char *choices;  /* "a|b|c" */
+    const char *unit;     /* "tokens", NULL: none */
+    const char *doc;      /* one or two sentences */
     unsigned flags;
-    const char *excludes;   /* key that must not be given together with this one */
-    const char *also;       /* "a|b": other names that people try; only for hints */
+    const char *excludes;      /* key that must not be given together with this one */
+    const char *also;          /* "a|b": other names that people try; only for hints */
     const char *default_words; /* default in words where it is computed ("runs/NAME") */
     size_t count_offset;
     int max_count;
 };
 
-struct ap_option_section { const char *name, *doc; };
+struct ap_option_section {
+    const char *name, *doc;
+};
 struct ap_option_table {
-    const struct ap_option *list; size_t count;
-    const struct ap_option_section *sections; size_t section_count;
+    const struct ap_option *list;
+    size_t count;
+    const struct ap_option_section *sections;
+    size_t section_count;
 };
 
 enum ap_option_source { AP_OPT_FROM_DEFAULT = 0, AP_OPT_FROM_FILE, AP_OPT_FROM_SET };
-struct ap_option_mark { int source; long line, column; };
+struct ap_option_mark {
+    int source;
+    long line, column;
+};
 
 /* A filling in progress. Fields are borrowed but marks. */
 struct ap_options {
@@ -72,9 +79,11 @@ struct ap_options {
 };
 
 /* Fill values (zeroed by the caller) with the defaults. */
-ap_status ap_options_init(struct ap_options *o, const struct ap_option_table *table, void *values, struct ap_error *err);
+ap_status ap_options_init(struct ap_options *o, const struct ap_option_table *table, void *values,
+                          struct ap_error *err);
 /* Take the values of a document. file must live until clear. */
-ap_status ap_options_apply(struct ap_options *o, const char *file, const struct ap_yaml_node *root, struct ap_error *err);
+ap_status ap_options_apply(struct ap_options *o, const char *file, const struct ap_yaml_node *root,
+                           struct ap_error *err);
 /* Take one value from the command line; wins over the file. */
 ap_status ap_options_set(struct ap_options *o, const char *key, const char *value, struct ap_error *err);
 /* Required and mutually exclusive options: of two that exclude each other, the one from the command line wins

@@ -6,7 +6,7 @@
 #include "base/options.h"
 
 /* The layout of one entry of AP_OPT_SOURCES. */
-#define AP_SOURCE_STRIDE  (2 * sizeof(double))
+#define AP_SOURCE_STRIDE       (2 * sizeof(double))
 #define AP_SOURCE_PATH(p, i)   ((char **)(void *)((char *)(p) + (size_t)(i) * AP_SOURCE_STRIDE))
 #define AP_SOURCE_WEIGHT(p, i) ((double *)(void *)((char *)(p) + (size_t)(i) * AP_SOURCE_STRIDE + sizeof(char *)))
 _Static_assert(sizeof(char *) == sizeof(double), "a path and a weight lie side by side without a gap");

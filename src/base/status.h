@@ -12,11 +12,11 @@
 
 typedef enum ap_status {
     AP_OK = 0,
-    AP_ERR_USAGE,       /* command line */
-    AP_ERR_INPUT,       /* job file, data file, shapes: the user can mend it */
-    AP_ERR_ENV,         /* missing library, device, permission, MPI set-up */
-    AP_ERR_IO,          /* read, write, fsync failed */
-    AP_ERR_NOSPACE,     /* ENOSPC, EDQUOT */
+    AP_ERR_USAGE,   /* command line */
+    AP_ERR_INPUT,   /* job file, data file, shapes: the user can mend it */
+    AP_ERR_ENV,     /* missing library, device, permission, MPI set-up */
+    AP_ERR_IO,      /* read, write, fsync failed */
+    AP_ERR_NOSPACE, /* ENOSPC, EDQUOT */
     AP_ERR_NOMEM,
     AP_ERR_CORRUPT,     /* stored hash and content disagree, truncated file */
     AP_ERR_FORMAT,      /* another format version */
@@ -25,10 +25,10 @@ typedef enum ap_status {
     AP_ERR_COMM,        /* a communication call failed: a peer is gone */
     AP_ERR_NUMERIC,     /* NaN or infinity */
     AP_ERR_NOTFOUND,
-    AP_ERR_STOPPED,     /* stopped early on request, resumable */
-    AP_ERR_LOST,        /* more lost than can be brought back */
-    AP_ERR_INVALID,     /* the run ended but its result fails its own criteria */
-    AP_ERR_BUG          /* an invariant of ours is broken */
+    AP_ERR_STOPPED, /* stopped early on request, resumable */
+    AP_ERR_LOST,    /* more lost than can be brought back */
+    AP_ERR_INVALID, /* the run ended but its result fails its own criteria */
+    AP_ERR_BUG      /* an invariant of ours is broken */
 } ap_status;
 
 /* Exit codes of every verb (documented in antipode(1)). */
@@ -54,7 +54,11 @@ struct ap_error {
 
 /* Fill err (NULL: ignored) and return status, so that `return ap_error_set(err, AP_ERR_INPUT, ...)` works.
  * Resets file, line, column and hint. */
-ap_status ap_error_set(struct ap_error *err, ap_status status, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+ap_status ap_error_set(struct ap_error *err, ap_status status, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+#ifdef __clang_analyzer__ /* it sees one file at a time: tell it what is returned */
+#define ap_error_set(err, status, ...) ((ap_error_set)((err), (status), __VA_ARGS__), (status))
+#endif
 /* Add the place or the fix to an error already set. */
 void ap_error_at(struct ap_error *err, const char *file, long line, long column);
 void ap_error_hint(struct ap_error *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -67,11 +71,11 @@ const char *ap_status_name(ap_status status);
 int ap_status_exit_code(ap_status status);
 
 /* Return early with a status that is not AP_OK. */
-#define AP_TRY(expr)                        \
-    do {                                    \
-        ap_status ap_try_status_ = (expr);  \
-        if (ap_try_status_ != AP_OK)        \
-            return ap_try_status_;          \
+#define AP_TRY(expr)                                                                                                   \
+    do {                                                                                                               \
+        ap_status ap_try_status_ = (expr);                                                                             \
+        if (ap_try_status_ != AP_OK)                                                                                   \
+            return ap_try_status_;                                                                                     \
     } while (0)
 
 #endif

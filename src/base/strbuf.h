@@ -6,7 +6,11 @@
 
 #include <stddef.h>
 
-struct ap_strbuf { char *data; size_t size, capacity; int failed; };
+struct ap_strbuf {
+    char *data;
+    size_t size, capacity;
+    int failed;
+};
 
 void ap_strbuf_add(struct ap_strbuf *b, const char *text);
 void ap_strbuf_add_bytes(struct ap_strbuf *b, const char *data, size_t size);

@@ -10,7 +10,10 @@
 int ap_suggest_distance(const char *a, const char *b);
 
 /* Collects the best candidate word by word. Zero-initialise best; word stays borrowed. */
-struct ap_suggest { const char *best; int distance; };
+struct ap_suggest {
+    const char *best;
+    int distance;
+};
 void ap_suggest_consider(struct ap_suggest *s, const char *typed, const char *candidate);
 /* The nearest word if it is near enough to be meant (about a third of its letters differ), else NULL. */
 const char *ap_suggest_result(const struct ap_suggest *s, const char *typed);

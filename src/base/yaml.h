@@ -16,11 +16,11 @@
 enum ap_yaml_kind { AP_YAML_SCALAR, AP_YAML_MAP, AP_YAML_LIST };
 
 struct ap_yaml_node {
-    int kind;              /* enum ap_yaml_kind */
-    long line, column;     /* from 1 */
-    char *text;            /* scalar: its value, NUL-terminated (no NUL inside), else NULL */
-    int quoted;            /* scalar: in quotes or a block, so never null, a number or a truth value */
-    size_t count;          /* map: pairs, list: entries */
+    int kind;          /* enum ap_yaml_kind */
+    long line, column; /* from 1 */
+    char *text;        /* scalar: its value, NUL-terminated (no NUL inside), else NULL */
+    int quoted;        /* scalar: in quotes or a block, so never null, a number or a truth value */
+    size_t count;      /* map: pairs, list: entries */
     size_t capacity;
     struct ap_yaml_node **items; /* map: key, value, key, value...; list: entries */
 };

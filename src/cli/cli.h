@@ -8,7 +8,7 @@
 #include "base/status.h"
 #include "plan/job.h"
 
-#define AP_CLI_MAX_SETS 256
+#define AP_CLI_MAX_SETS     256
 #define AP_CLI_MAX_OPERANDS 64
 
 /* What a verb takes beside its own flags and --help. */
@@ -16,11 +16,11 @@ enum ap_verb_takes { AP_VERB_SETS = 1 /* --set KEY=VALUE */, AP_VERB_JSON = 2 /*
 
 struct ap_verb {
     const char *name;
-    const char *operands;        /* "JOB", "ls|verify DIR": as usage shows them */
+    const char *operands; /* "JOB", "ls|verify DIR": as usage shows them */
     int min_operands, max_operands;
-    unsigned takes;              /* enum ap_verb_takes */
-    const char *summary;         /* one line, no full stop */
-    const char *doc;             /* paragraphs, separated by a blank line; lines that begin with two spaces stay as they are */
+    unsigned takes;      /* enum ap_verb_takes */
+    const char *summary; /* one line, no full stop */
+    const char *doc;     /* paragraphs, separated by a blank line; lines that begin with two spaces stay as they are */
     const struct ap_option *flags; /* keys are flag names; values go to a struct of the verb */
     size_t flag_count;
     int (*run)(int argc, char **argv); /* argv[0] is the verb's name; returns the exit code */
@@ -29,7 +29,7 @@ struct ap_verb {
 struct ap_cli_args {
     const char *operands[AP_CLI_MAX_OPERANDS]; /* borrowed from argv */
     int operand_count;
-    struct ap_override sets[AP_CLI_MAX_SETS];  /* keys owned, values borrowed from argv */
+    struct ap_override sets[AP_CLI_MAX_SETS]; /* keys owned, values borrowed from argv */
     int set_count;
     int json, help;
 };

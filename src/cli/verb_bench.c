@@ -16,7 +16,8 @@
 
 static void print_step(const struct ap_bench_step_result *r)
 {
-    ap_out("step: %d ranks, %d threads each, backend %s, %lld tokens\n", r->ranks, r->threads, r->backend, (long long)r->tokens);
+    ap_out("step: %d ranks, %d threads each, backend %s, %lld tokens\n", r->ranks, r->threads, r->backend,
+           (long long)r->tokens);
     ap_out("  time               %10.2f ms   (%.2f .. %.2f), forward and backward %.2f ms\n", 1e3 * r->step_s,
            1e3 * r->step_min_s, 1e3 * r->step_max_s, 1e3 * r->compute_s);
     ap_out("  speed              %10.0f tokens/s\n", (double)r->tokens / r->step_s);
@@ -40,7 +41,8 @@ static void print_step(const struct ap_bench_step_result *r)
 /* One line an operation: what it reached, and the limit that binds it (the roofline's lower side). */
 static void print_ops(const struct ap_bench_step_result *r)
 {
-    ap_out("operations of one step on rank 0, limits %.1f GFLOP/s and %.1f GB/s\n", r->peak_flops / GIGA, r->copy_bytes_s / GIGA);
+    ap_out("operations of one step on rank 0, limits %.1f GFLOP/s and %.1f GB/s\n", r->peak_flops / GIGA,
+           r->copy_bytes_s / GIGA);
     ap_out("%-18s %7s %10s %10s %9s %10s\n", "operation", "calls", "ms", "GFLOP/s", "GB/s", "of limit");
     for (int i = 0; i < AP_OP_COUNT; i++) {
         const struct ap_op_total *t = &r->ops[i];
@@ -117,8 +119,13 @@ static ap_status bench(const struct ap_cli_args *args, const struct ap_bench_fla
         return st;
     }
     ap_log_setup(AP_LOG_INFO, world.comm->size > 1 ? world.comm->rank : -1);
-    struct ap_bench_step_options o = {.job = job, .comm = world.comm, .backend = f->backend, .repeats = (int)f->repeats,
-                                      .threads = f->threads > 0 ? (int)f->threads : job->threads > 0 ? (int)job->threads : 0,
+    struct ap_bench_step_options o = {.job = job,
+                                      .comm = world.comm,
+                                      .backend = f->backend,
+                                      .repeats = (int)f->repeats,
+                                      .threads = f->threads > 0     ? (int)f->threads
+                                                 : job->threads > 0 ? (int)job->threads
+                                                                    : 0,
                                       .recompute = f->recompute};
     st = ap_bench_step(&o, &res, err);
     if (st == AP_OK && world.comm->rank == 0) {

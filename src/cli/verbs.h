@@ -33,12 +33,27 @@ char *ap_cli_man(const struct ap_verb *verb, int job);
 char *ap_cli_completion(void);
 
 /* ---- antipode-train: run is NULL in the descriptions, the table of entry points is in train_main.c ---- */
-struct ap_train_flags { char *replay; int reprod; };
-struct ap_eval_flags { char *step; char *dir; };
-struct ap_selftest_flags { char *golden; char *backend; char *dtype; int64_t threads; };
+struct ap_train_flags {
+    char *replay;
+    int reprod;
+};
+struct ap_eval_flags {
+    char *step;
+    char *dir;
+};
+struct ap_selftest_flags {
+    char *golden;
+    char *backend;
+    char *dtype;
+    int64_t threads;
+};
 extern const struct ap_verb ap_verb_desc_train;
 extern const struct ap_verb ap_verb_desc_eval;
-struct ap_bench_flags { char *backend; int64_t threads, repeats; int recompute; };
+struct ap_bench_flags {
+    char *backend;
+    int64_t threads, repeats;
+    int recompute;
+};
 extern const struct ap_verb ap_verb_desc_selftest;
 extern const struct ap_verb ap_verb_desc_bench;
 /* argv[0] is the verb's name. They start and end MPI themselves (parallel/world.h), after their command line

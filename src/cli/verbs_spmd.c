@@ -141,11 +141,13 @@ const struct ap_verb ap_verb_desc_bench = {
     .max_operands = 2,
     .takes = AP_VERB_SETS | AP_VERB_JSON,
     .summary = "measure the training step of a job beside the limits of the machine",
-    .doc =
-        "Times the training step of JOB on random tokens; data files are not needed and nothing is written. 'step' prints "
-        "tokens/s, the share of the GEMM peak, memory, and the ratio to a GEMM-only replay: the matrix products of the same "
-        "step in the same order and nothing else, each by the fastest engine found, interleaved with the steps. 'op' prints "
-        "for each operation what it reached and the limit that binds it. Under mpirun every rank takes part.",
+    .doc = "Times the training step of JOB on random tokens; data files are not needed and nothing is written. 'step' "
+           "prints "
+           "tokens/s, the share of the GEMM peak, memory, and the ratio to a GEMM-only replay: the matrix products of "
+           "the same "
+           "step in the same order and nothing else, each by the fastest engine found, interleaved with the steps. "
+           "'op' prints "
+           "for each operation what it reached and the limit that binds it. Under mpirun every rank takes part.",
     .flags = bench_flags,
     .flag_count = sizeof bench_flags / sizeof bench_flags[0],
 };

@@ -43,8 +43,10 @@ static ap_status parse_shape(struct ap_npy *a, const char *text, const char *pat
 
 static ap_status parse_header(struct ap_npy *a, const char *header, const char *path, struct ap_error *err)
 {
-    static const struct { const char *descr; ap_dtype type; } known[] = {
-        {"'<f4'", AP_F32}, {"'<f8'", AP_F64}, {"'<i4'", AP_I32}, {"'<i8'", AP_I64}};
+    static const struct {
+        const char *descr;
+        ap_dtype type;
+    } known[] = {{"'<f4'", AP_F32}, {"'<f8'", AP_F64}, {"'<i4'", AP_I32}, {"'<i8'", AP_I64}};
     const char *descr = value_of(header, "'descr'"), *order = value_of(header, "'fortran_order'");
     size_t i, n = sizeof known / sizeof known[0];
     for (i = 0; descr && i < n; i++)

@@ -12,7 +12,7 @@ struct ap_npy {
     ap_dtype dtype;
     int ndim;
     int64_t shape[4], count;
-    const void *data;          /* inside map, valid until ap_npy_close */
+    const void *data; /* inside map, valid until ap_npy_close */
     struct ap_mapping map;
 };
 

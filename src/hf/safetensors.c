@@ -23,8 +23,11 @@ struct ap_safetensors {
     size_t data_begin;
 };
 
-static const struct { const char *name; ap_dtype type; } dtypes[] = {
-    {"F32", AP_F32}, {"F64", AP_F64}, {"BF16", AP_BF16}, {"I32", AP_I32}, {"I64", AP_I64}, {"U8", AP_U8}, {"U16", AP_U16}};
+static const struct {
+    const char *name;
+    ap_dtype type;
+} dtypes[] = {{"F32", AP_F32}, {"F64", AP_F64}, {"BF16", AP_BF16}, {"I32", AP_I32},
+              {"I64", AP_I64}, {"U8", AP_U8},   {"U16", AP_U16}};
 #define DTYPES (sizeof dtypes / sizeof dtypes[0])
 
 static ap_status parse_dtype(struct ap_safetensor *t, yyjson_val *v, const char *path, struct ap_error *err)

@@ -14,11 +14,11 @@
 struct ap_safetensors;
 
 struct ap_safetensor {
-    const char *name;     /* valid until close */
+    const char *name; /* valid until close */
     ap_dtype dtype;
-    int ndim;             /* 0..4 */
+    int ndim; /* 0..4 */
     int64_t shape[4], count;
-    const void *data;     /* in the mapping, valid until close; alignment of the element is not promised */
+    const void *data; /* in the mapping, valid until close; alignment of the element is not promised */
 };
 
 ap_status ap_safetensors_open(const char *path, struct ap_safetensors **f_p, struct ap_error *err);
@@ -30,6 +30,7 @@ const struct ap_safetensor *ap_safetensors_find(const struct ap_safetensors *f, 
 
 /* Write whole tensors (begin 0, end = all elements) in the given order, durably (temporary file, fsync,
  * rename). Names lose `strip` if they begin with it. Metadata is {"format": "pt"}. */
-ap_status ap_safetensors_write(const char *path, const struct ap_named_set *set, const char *strip, struct ap_error *err);
+ap_status ap_safetensors_write(const char *path, const struct ap_named_set *set, const char *strip,
+                               struct ap_error *err);
 
 #endif

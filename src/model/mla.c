@@ -112,8 +112,7 @@ ap_status ap_mla_backward(struct ap_model *m, struct layer *L, ap_tensor dout, a
     AP_TRY(ap_linear_bwd(m, dout, view2(s->att, N, H * c->v_dim), p->o, view2(datt, N, H * c->v_dim), 0));
     OP(m, mla_attn_bwd, .dout = datt, .q = s->q, .kv = s->kv, .kr = rope_key(m, s->kva), .first = m->first_d,
        .out = s->att, .lse = s->lse, .dq = dq, .dkv = dkv, .dkr = rope_key(m, dkva), .seqs = m->opt.micro_sequences,
-       .n = c->nope_dim, .r = c->rope_dim, .v = c->v_dim, .kr_stride = row, .dkr_stride = row,
-       .scale = m->attn_scale);
+       .n = c->nope_dim, .r = c->rope_dim, .v = c->v_dim, .kr_stride = row, .dkr_stride = row, .scale = m->attn_scale);
     AP_TRY(rotate(m, dq, dkva, 1));
     AP_TRY(query_backward(m, L, view2(dq, N, qd), dxn));
     AP_TRY(ap_linear_bwd(m, view2(dkv, N, kvd), s->cn, p->kv_b, dcn, 0));

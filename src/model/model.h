@@ -14,21 +14,23 @@
 struct ap_model;
 
 struct ap_model_options {
-    int64_t micro_sequences, seq_len;   /* B, T of every micro-batch */
-    ap_dtype dtype;                     /* AP_F32, AP_F64 (reference backend) */
-    int forward_only;                   /* evaluation: no gradients, less memory */
-    int recompute;                      /* keep only the inputs of layers and run each forward again in
-                                         * backward: the same bits, less memory, about a third more work */
+    int64_t micro_sequences, seq_len; /* B, T of every micro-batch */
+    ap_dtype dtype;                   /* AP_F32, AP_F64 (reference backend) */
+    int forward_only;                 /* evaluation: no gradients, less memory */
+    int recompute;                    /* keep only the inputs of layers and run each forward again in
+                                       * backward: the same bits, less memory, about a third more work */
 };
 
 /* One micro-batch in host memory: i32 [B*T] each, borrowed for the call. */
-struct ap_batch { const int32_t *tokens, *targets, *first, *positions; };
+struct ap_batch {
+    const int32_t *tokens, *targets, *first, *positions;
+};
 
 /* What multiplies each loss term in the gradient of this micro-batch. */
 struct ap_loss_weights {
-    double ce;            /* per token with a target: 1 / tokens of the global batch */
-    double mtp;           /* per MTP token: lambda / (D * MTP tokens of the global batch) */
-    double seq_balance;   /* per sequence: alpha / sequences of the global batch */
+    double ce;          /* per token with a target: 1 / tokens of the global batch */
+    double mtp;         /* per MTP token: lambda / (D * MTP tokens of the global batch) */
+    double seq_balance; /* per sequence: alpha / sequences of the global batch */
     double device_balance, comm_balance;
 };
 

@@ -13,11 +13,11 @@ struct layer_params {
     int64_t input_norm, post_norm;
     int64_t q, q_a, q_a_norm, q_b; /* q, or the other three */
     int64_t kv_a, kv_a_norm, kv_b, o;
-    int64_t gate_up, down;         /* dense layers: [2I, h], [h, I] */
-    int64_t router;                /* MoE: [E, h] */
-    int64_t e_gate_up, e_down;     /* first expert */
+    int64_t gate_up, down;     /* dense layers: [2I, h], [h, I] */
+    int64_t router;            /* MoE: [E, h] */
+    int64_t e_gate_up, e_down; /* first expert */
     int64_t e_gate_up_stride, e_down_stride;
-    int64_t s_gate_up, s_down;     /* shared experts, one MLP of width I * shared */
+    int64_t s_gate_up, s_down; /* shared experts, one MLP of width I * shared */
 };
 
 /* A SwiGLU MLP's saved values: gate_up [rows, 2I], act [rows, I]. */
@@ -26,17 +26,17 @@ struct mlp_saved {
 };
 
 struct layer_saved {
-    ap_tensor x_in, x_mid;       /* residual stream before attention and before the MLP [N,h] */
+    ap_tensor x_in, x_mid; /* residual stream before attention and before the MLP [N,h] */
     ap_tensor xn1, rstd1, xn2, rstd2;
-    ap_tensor cq, rstd_q, cqn;   /* q latent raw, its norm [N,ql] (absent without q_lora) */
-    ap_tensor q;                 /* [N,H,n+r], rope part rotated */
-    ap_tensor kva;               /* [N,kl+r]: latent raw | rope key rotated in place */
-    ap_tensor rstd_kv, cn;       /* [N,kl] */
-    ap_tensor kv, att, lse;      /* [N,H,n+v], [N,H,v], [N,H] */
+    ap_tensor cq, rstd_q, cqn; /* q latent raw, its norm [N,ql] (absent without q_lora) */
+    ap_tensor q;               /* [N,H,n+r], rope part rotated */
+    ap_tensor kva;             /* [N,kl+r]: latent raw | rope key rotated in place */
+    ap_tensor rstd_kv, cn;     /* [N,kl] */
+    ap_tensor kv, att, lse;    /* [N,H,n+v], [N,H,v], [N,H] */
     struct mlp_saved dense, shared;
     ap_tensor scores, ids, gates, dscores; /* [N,E] [N,K] [N,K] [N,E] */
     ap_tensor offsets, row_of, token_of;   /* i32 [E+1] [N,K] [N*K] */
-    ap_tensor xs, ys;            /* dispatched input and expert output [N*K,h] */
+    ap_tensor xs, ys;                      /* dispatched input and expert output [N*K,h] */
     struct mlp_saved expert;
 };
 
@@ -48,9 +48,9 @@ struct layer {
 };
 
 struct mtp_saved {
-    ap_tensor ids, targets;          /* i32 [N] */
-    ap_tensor emb, rstd_e, rstd_h;   /* embedding of the next token [N,h] */
-    ap_tensor cat;                   /* [enorm(emb) | hnorm(h)] [N,2h] */
+    ap_tensor ids, targets;              /* i32 [N] */
+    ap_tensor emb, rstd_e, rstd_h;       /* embedding of the next token [N,h] */
+    ap_tensor cat;                       /* [enorm(emb) | hnorm(h)] [N,2h] */
     int64_t enorm, hnorm, eh_proj, norm; /* parameter offsets */
 };
 
@@ -63,7 +63,7 @@ struct ap_model {
     struct ap_model_config cfg;
     struct ap_model_options opt;
     struct ap_params *params;
-    int64_t tokens;              /* N */
+    int64_t tokens; /* N */
     ap_dtype dt, stat;
     double attn_scale;
     struct ap_arena arena;
@@ -71,26 +71,25 @@ struct ap_model {
     ap_tensor weights, grads, router_bias;
     struct ap_loss_weights lw;
     /* planned tensors */
-    ap_tensor cos, sin;          /* Stat [T, r/2] */
+    ap_tensor cos, sin; /* Stat [T, r/2] */
     ap_tensor tokens_d, targets_d, first_d, pos_d;
-    ap_tensor x_out;             /* output of the last layer [N,h] */
+    ap_tensor x_out; /* output of the last layer [N,h] */
     ap_tensor logits, token_loss, mtp_token_loss;
-    ap_tensor counts;            /* i32 [moe_layers, E] */
-    ap_tensor sums;              /* f64 [4]: ce, mtp, balance, balance of recomputed layers (counted before) */
-    struct layer *layers;        /* layers + mtp_depth */
+    ap_tensor counts;     /* i32 [moe_layers, E] */
+    ap_tensor sums;       /* f64 [4]: ce, mtp, balance, balance of recomputed layers (counted before) */
+    struct layer *layers; /* layers + mtp_depth */
     struct head_saved head, mtp_head;
     struct mtp_saved mtp;
-    ap_tensor dx, dx_mtp;        /* gradient of the residual stream */
+    ap_tensor dx, dx_mtp; /* gradient of the residual stream */
     int64_t off_embed, off_norm, off_head;
-    int recomputing;             /* a layer's forward runs for the second time */
-    void *tables_mem;            /* backend memory of cos and sin */
-    int32_t *host_counts;        /* [moe_layers * E] */
-    int32_t *host_mtp;           /* ids, targets [2N] */
+    int recomputing;      /* a layer's forward runs for the second time */
+    void *tables_mem;     /* backend memory of cos and sin */
+    int32_t *host_counts; /* [moe_layers * E] */
+    int32_t *host_mtp;    /* ids, targets [2N] */
 };
 
 /* m->be->ops.NAME(stream, &(args)) with early return. */
-#define OP(m, name, ...)                                                                                               \
-    AP_TRY((m)->be->ops.name((m)->be->stream, &(struct ap_##name##_args){__VA_ARGS__}))
+#define OP(m, name, ...) AP_TRY((m)->be->ops.name((m)->be->stream, &(struct ap_##name##_args){__VA_ARGS__}))
 
 static inline char *elem(ap_tensor flat, int64_t offset)
 {
@@ -144,23 +143,26 @@ static inline int planning(const struct ap_model *m)
 ap_status ap_model_copy(struct ap_model *m, ap_tensor dst, ap_tensor src);
 ap_status ap_model_zero(struct ap_model *m, ap_tensor t);
 /* y (+)= x W^T; dW += dy^T x; dx (=/+=) dy W. W [out, in] at flat offset off. */
-ap_status ap_linear_fwd(struct ap_model *m, ap_tensor x, int64_t off, int64_t out, int64_t in, ap_tensor y, int accumulate);
+ap_status ap_linear_fwd(struct ap_model *m, ap_tensor x, int64_t off, int64_t out, int64_t in, ap_tensor y,
+                        int accumulate);
 ap_status ap_linear_bwd(struct ap_model *m, ap_tensor dy, ap_tensor x, int64_t off, ap_tensor dx, int accumulate);
 
 /* rope_table.c: attention scale and the cos/sin tables (host, f64 [T, r/2]) with YaRN. */
 double ap_rope_attn_scale(const struct ap_model_config *cfg);
 void ap_rope_fill(const struct ap_model_config *cfg, int64_t seq_len, double *cos_out, double *sin_out);
 
-/* Layer parts (x_in and ids of a layer are planned by model.c). forward: x -> out, keeping what backward needs in L->s. backward: dx holds d loss / d output
- * and becomes d loss / d input. plan functions allocate the saved tensors. */
+/* Layer parts (x_in and ids of a layer are planned by model.c). forward: x -> out, keeping what backward needs in L->s.
+ * backward: dx holds d loss / d output and becomes d loss / d input. plan functions allocate the saved tensors. */
 void ap_mla_plan(struct ap_model *m, struct layer *L);
-ap_status ap_mla_forward(struct ap_model *m, struct layer *L);  /* xn1 -> x_mid += */
+ap_status ap_mla_forward(struct ap_model *m, struct layer *L); /* xn1 -> x_mid += */
 ap_status ap_mla_backward(struct ap_model *m, struct layer *L, ap_tensor dout, ap_tensor dxn);
 
 void ap_mlp_plan(struct ap_model *m, struct mlp_saved *s, int64_t rows, int64_t width);
-ap_status ap_mlp_forward(struct ap_model *m, struct mlp_saved *s, ap_tensor x, int64_t gate_up, int64_t down, ap_tensor out);
+ap_status ap_mlp_forward(struct ap_model *m, struct mlp_saved *s, ap_tensor x, int64_t gate_up, int64_t down,
+                         ap_tensor out);
 /* dx overwritten */
-ap_status ap_mlp_backward(struct ap_model *m, struct mlp_saved *s, ap_tensor dout, ap_tensor x, int64_t gate_up, int64_t down, ap_tensor dx);
+ap_status ap_mlp_backward(struct ap_model *m, struct mlp_saved *s, ap_tensor dout, ap_tensor x, int64_t gate_up,
+                          int64_t down, ap_tensor dx);
 
 void ap_moe_plan_memory(struct ap_model *m, struct layer *L);
 ap_status ap_moe_forward(struct ap_model *m, struct layer *L, ap_tensor x, ap_tensor out); /* out += */

@@ -14,19 +14,19 @@ struct ap_yarn {
 };
 
 struct ap_model_config {
-    char name[64];                /* preset name or file stem */
-    int version;                  /* 2 or 3: model_type deepseek_v2 / deepseek_v3 */
+    char name[64]; /* preset name or file stem */
+    int version;   /* 2 or 3: model_type deepseek_v2 / deepseek_v3 */
     int64_t vocab_size, hidden_size, intermediate_size, moe_intermediate_size;
     int64_t layers, heads, q_lora_rank /* 0: none */, kv_lora_rank, nope_dim, rope_dim, v_dim;
     int64_t shared_experts, routed_experts /* 0: dense model */, experts_per_token;
     int64_t groups, groups_kept, first_dense, moe_layer_freq;
-    int gate_kind;                /* enum ap_gate_kind of backend/ops.h */
+    int gate_kind; /* enum ap_gate_kind of backend/ops.h */
     int norm_topk, seq_aux;
     double routed_scaling, rms_eps, rope_theta, init_std;
-    double aux_loss_alpha;        /* config.json's; the job's loss section may override */
-    int64_t device_groups;        /* V2 device-level and communication balance: D (0: off) */
-    int64_t device_groups_kept;   /* V2: M */
-    int64_t mtp_depth;            /* num_nextn_predict_layers, 0 or 1 */
+    double aux_loss_alpha;      /* config.json's; the job's loss section may override */
+    int64_t device_groups;      /* V2 device-level and communication balance: D (0: off) */
+    int64_t device_groups_kept; /* V2: M */
+    int64_t mtp_depth;          /* num_nextn_predict_layers, 0 or 1 */
     int64_t max_position;
     struct ap_yarn yarn;
 };
@@ -44,23 +44,34 @@ char *ap_model_config_json(const struct ap_model_config *cfg);
 /* 1 if layer (0-based; layers .. layers+mtp_depth-1 are the MTP blocks) has routed experts. */
 int ap_model_layer_is_moe(const struct ap_model_config *cfg, int64_t layer);
 
-struct ap_model_count { int64_t total, active, embedding, attention, dense_mlp, moe_routed, moe_shared, router, norm, mtp; };
+struct ap_model_count {
+    int64_t total, active, embedding, attention, dense_mlp, moe_routed, moe_shared, router, norm, mtp;
+};
 /* total excludes MTP (the published numbers), mtp holds it; active counts experts_per_token routed experts. */
 void ap_model_count_params(const struct ap_model_config *cfg, struct ap_model_count *count_p);
 /* Training FLOPs (6 per active matrix parameter and token, plus causal attention) for one token at
  * sequence length seq_len; the definition behind MFU. */
 double ap_model_train_flops_per_token(const struct ap_model_config *cfg, int64_t seq_len);
 
-enum ap_param_role { AP_PARAM_MATRIX, AP_PARAM_NORM, AP_PARAM_EMBEDDING, AP_PARAM_HEAD, AP_PARAM_ROUTER, AP_PARAM_EXPERT };
+enum ap_param_role {
+    AP_PARAM_MATRIX,
+    AP_PARAM_NORM,
+    AP_PARAM_EMBEDDING,
+    AP_PARAM_HEAD,
+    AP_PARAM_ROUTER,
+    AP_PARAM_EXPERT
+};
 struct ap_param_info {
-    char name[160];        /* hub name */
-    int ndim; int64_t shape[2];
+    char name[160]; /* hub name */
+    int ndim;
+    int64_t shape[2];
     int role, layer, expert; /* layer -1, expert -1 where not applicable */
-    int decay;             /* weight decay applies (2-D tensors) */
+    int decay;               /* weight decay applies (2-D tensors) */
 };
 /* Calls visit for every trained parameter in the canonical order (embedding, layers, norm, head, MTP); the
  * per-layer routed experts come as all gate_proj/up_proj pairs, then all down_proj: see model/params.h for
  * the memory layout. Stops and returns when visit does not return AP_OK. */
-ap_status ap_model_visit_params(const struct ap_model_config *cfg, ap_status (*visit)(void *ctx, const struct ap_param_info *p), void *ctx);
+ap_status ap_model_visit_params(const struct ap_model_config *cfg,
+                                ap_status (*visit)(void *ctx, const struct ap_param_info *p), void *ctx);
 
 #endif

@@ -97,8 +97,10 @@ static ap_status setup(struct bench *b, struct ap_error *err)
     AP_TRY(ap_backend_open(b->opt->backend ? b->opt->backend : job->backend, 0, b->pool, &b->be, err));
     if (!b->be->vt->is_host)
         return ap_error_set(err, AP_ERR_UNSUPPORTED, "bench step measures host backends; for a GPU see bench/gpu");
-    struct ap_model_options mo = {.micro_sequences = job->batch.micro_sequences, .seq_len = job->data.seq_len,
-                                  .dtype = (ap_dtype)job->dtype, .recompute = b->opt->recompute};
+    struct ap_model_options mo = {.micro_sequences = job->batch.micro_sequences,
+                                  .seq_len = job->data.seq_len,
+                                  .dtype = (ap_dtype)job->dtype,
+                                  .recompute = b->opt->recompute};
     AP_TRY(ap_model_create(b->be, &job->model.cfg, &mo, &b->model, err));
     AP_TRY(make_batch(b));
     return make_state(b, err);
@@ -108,7 +110,8 @@ static ap_status leaves(struct bench *b)
 {
     const struct ap_job *job = b->job;
     double n = (double)(job->batch.global_sequences * job->data.seq_len);
-    struct ap_loss_weights lw = {.ce = 1.0 / n, .mtp = job->model.cfg.mtp_depth ? job->loss.mtp_weight / n : 0,
+    struct ap_loss_weights lw = {.ce = 1.0 / n,
+                                 .mtp = job->model.cfg.mtp_depth ? job->loss.mtp_weight / n : 0,
                                  .seq_balance = job->loss.seq_balance / (double)job->batch.global_sequences};
     struct ap_batch batch = {b->tokens, b->targets, b->first, b->positions};
     struct ap_model_result r;
@@ -132,8 +135,8 @@ static ap_status step(struct bench *b, double *seconds_p, double *compute_p)
     *compute_p = ap_clock_monotonic() - begin;
     AP_TRY(ap_reducer_finish(b->reducer, &grad));
     AP_TRY(ap_optimizer_norm(b->optim, grad, &norm));
-    struct ap_optimizer_hyper h = {job->optim.lr, job->optim.beta1, job->optim.beta2, job->optim.eps,
-                                   job->optim.weight_decay, job->optim.clip, ++b->updates};
+    struct ap_optimizer_hyper h = {job->optim.lr,           job->optim.beta1, job->optim.beta2, job->optim.eps,
+                                   job->optim.weight_decay, job->optim.clip,  ++b->updates};
     AP_TRY(ap_optimizer_update(b->optim, &h, grad, ap_optimizer_clip_scale(norm, h.clip)));
     ap_optimizer_flip(b->optim);
     AP_TRY(ap_comm_barrier(b->opt->comm));
@@ -230,7 +233,8 @@ static ap_status run(struct bench *b, struct ap_bench_step_result *res, struct a
     return AP_OK;
 }
 
-ap_status ap_bench_step(const struct ap_bench_step_options *opt, struct ap_bench_step_result *res_p, struct ap_error *err)
+ap_status ap_bench_step(const struct ap_bench_step_options *opt, struct ap_bench_step_result *res_p,
+                        struct ap_error *err)
 {
     struct bench b = {.opt = opt, .job = opt->job};
     struct ap_bench_step_result res = {0};

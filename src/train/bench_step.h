@@ -9,31 +9,32 @@
 #include "plan/job.h"
 
 struct ap_bench_step_options {
-    const struct ap_job *job;   /* borrowed */
-    struct ap_comm *comm;       /* borrowed; every rank times its own part */
-    const char *backend;        /* NULL: the job's */
-    int threads;                /* per rank; <= 0: as many as processors */
-    int repeats;                /* >= 1 */
-    int recompute;              /* activations again in backward */
+    const struct ap_job *job; /* borrowed */
+    struct ap_comm *comm;     /* borrowed; every rank times its own part */
+    const char *backend;      /* NULL: the job's */
+    int threads;              /* per rank; <= 0: as many as processors */
+    int repeats;              /* >= 1 */
+    int recompute;            /* activations again in backward */
 };
 
 struct ap_bench_step_result {
     char backend[32];
     int ranks, threads;
-    int64_t tokens;                     /* of one global step */
-    double step_s, step_min_s, step_max_s;     /* median, extremes, of the slowest rank */
+    int64_t tokens;                              /* of one global step */
+    double step_s, step_min_s, step_max_s;       /* median, extremes, of the slowest rank */
     double replay_s, replay_min_s, replay_max_s; /* own leaves of rank 0; 0: no replay for this dtype or backend */
-    double model_flops;                 /* of one global step, the definition of MFU */
-    double peak_flops;                  /* measured GEMM peak of this process's threads */
-    double copy_bytes_s;                /* memory bandwidth of a large copy by all threads, read + write */
-    double compute_s;                   /* part of step_s in forward and backward, median */
+    double model_flops;                          /* of one global step, the definition of MFU */
+    double peak_flops;                           /* measured GEMM peak of this process's threads */
+    double copy_bytes_s;                         /* memory bandwidth of a large copy by all threads, read + write */
+    double compute_s;                            /* part of step_s in forward and backward, median */
     size_t activation_bytes;
-    int64_t peak_bytes;                 /* largest resident size of a rank */
+    int64_t peak_bytes; /* largest resident size of a rank */
     struct ap_replay_info replay;
     struct ap_op_total ops[AP_OP_COUNT]; /* of one step of rank 0 */
 };
 
 /* Collective over comm. */
-ap_status ap_bench_step(const struct ap_bench_step_options *opt, struct ap_bench_step_result *res_p, struct ap_error *err);
+ap_status ap_bench_step(const struct ap_bench_step_options *opt, struct ap_bench_step_result *res_p,
+                        struct ap_error *err);
 
 #endif

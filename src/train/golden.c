@@ -37,9 +37,9 @@ struct golden {
 };
 
 static const char *const quantity_names[AP_GOLDEN_COUNT] = {
-    "logits max abs",          "token loss max abs",       "mean loss abs",         "gradient norm relative",
-    "gradient max relative",   "training loss max abs",    "weights RMS",           "weights off by 1e-5",
-    "weights max abs",         "routing differences"};
+    "logits max abs",        "token loss max abs",    "mean loss abs", "gradient norm relative",
+    "gradient max relative", "training loss max abs", "weights RMS",   "weights off by 1e-5",
+    "weights max abs",       "routing differences"};
 
 /* fp32 limits; measured fp32 noise of other programs is 3 to 10 times smaller. */
 static const double limits[AP_GOLDEN_COUNT] = {2e-5, 1e-5, 3e-6, 1e-5, 2e-5, 1e-5, 3e-6, 20, 1e-3, 0};
@@ -136,7 +136,8 @@ static ap_status open_array(struct golden *G, const char *file, struct ap_npy *a
     int ok = a->dtype == type && a->ndim == ndim;
     for (int i = 0; ok && i < ndim; i++)
         ok = shape[i] < 0 || a->shape[i] == shape[i];
-    return ok ? AP_OK : ap_error_set(G->err, AP_ERR_INPUT, "%s: dtype or shape does not fit config.json and tokens.npy", path);
+    return ok ? AP_OK
+              : ap_error_set(G->err, AP_ERR_INPUT, "%s: dtype or shape does not fit config.json and tokens.npy", path);
 }
 
 static ap_status open_files(struct golden *G)
@@ -155,7 +156,8 @@ static ap_status open_files(struct golden *G)
     AP_TRY(open_array(G, "logits.npy", &G->logits, AP_F32, 3, (int64_t[]){G->B, G->T, G->cfg.vocab_size}));
     AP_TRY(open_array(G, "token_loss.npy", &G->token_loss, AP_F32, 2, (int64_t[]){G->B, G->T - 1}));
     if (moe)
-        AP_TRY(open_array(G, "routing.npy", &G->routing, AP_I32, 3, (int64_t[]){moe, G->B * G->T, G->cfg.experts_per_token}));
+        AP_TRY(open_array(G, "routing.npy", &G->routing, AP_I32, 3,
+                          (int64_t[]){moe, G->B * G->T, G->cfg.experts_per_token}));
     AP_TRY(ap_safetensors_open(join(G, "model.safetensors", path, sizeof path), &G->weights, G->err));
     AP_TRY(ap_safetensors_open(join(G, "grads.safetensors", path, sizeof path), &G->grads, G->err));
     AP_TRY(ap_safetensors_open(join(G, "weights_step5.safetensors", path, sizeof path), &G->final, G->err));
@@ -168,8 +170,8 @@ static ap_status lookup(struct golden *G, struct ap_safetensors *f, const char *
 {
     const struct ap_safetensor *t = ap_safetensors_find(f, name);
     if (!t || (t->dtype != AP_F32 && t->dtype != AP_F64) || t->count != count)
-        return ap_error_set(G->err, AP_ERR_INPUT, "%s/%s: tensor %s is missing or has another size or dtype", G->dir, file,
-                            name);
+        return ap_error_set(G->err, AP_ERR_INPUT, "%s/%s: tensor %s is missing or has another size or dtype", G->dir,
+                            file, name);
     *t_p = t;
     return AP_OK;
 }
@@ -207,7 +209,8 @@ static ap_status make_batch(struct golden *G)
     const int32_t *tok = G->tokens.data;
     for (int64_t i = 0; i < N; i++) {
         if (tok[i] < 0 || tok[i] >= G->cfg.vocab_size)
-            return ap_error_set(G->err, AP_ERR_INPUT, "%s/tokens.npy: token %d is beyond the vocabulary", G->dir, tok[i]);
+            return ap_error_set(G->err, AP_ERR_INPUT, "%s/tokens.npy: token %d is beyond the vocabulary", G->dir,
+                                tok[i]);
         G->positions[i] = (int32_t)(i % G->T);
         G->targets[i] = i % G->T == G->T - 1 ? -1 : tok[i + 1];
     }
@@ -285,10 +288,20 @@ static ap_status adamw(struct golden *G, int64_t step)
         ap_tensor part[4] = {G->w, G->g, G->m, G->v};
         for (int k = 0; k < 4; k++)
             part[k] = ap_tensor_1d((char *)part[k].data + (size_t)p->offset * width, G->dt, p->count);
-        struct ap_adamw_args a = {.w = part[0], .g = part[1], .m = part[2], .v = part[3],
-                                  .w_new = part[0], .m_new = part[2], .v_new = part[3],
-                                  .lr = G->lr, .beta1 = G->beta1, .beta2 = G->beta2, .eps = G->eps,
-                                  .weight_decay = p->info.decay ? G->decay : G->decay_1d, .grad_scale = 1.0, .step = step};
+        struct ap_adamw_args a = {.w = part[0],
+                                  .g = part[1],
+                                  .m = part[2],
+                                  .v = part[3],
+                                  .w_new = part[0],
+                                  .m_new = part[2],
+                                  .v_new = part[3],
+                                  .lr = G->lr,
+                                  .beta1 = G->beta1,
+                                  .beta2 = G->beta2,
+                                  .eps = G->eps,
+                                  .weight_decay = p->info.decay ? G->decay : G->decay_1d,
+                                  .grad_scale = 1.0,
+                                  .step = step};
         AP_TRY(G->be->ops.adamw(G->be->stream, &a));
     }
     return G->be->vt->stream_sync(G->be->stream);

@@ -9,16 +9,16 @@
 #include "base/status.h"
 
 enum ap_golden_quantity {
-    AP_GOLDEN_LOGITS,        /* max abs */
-    AP_GOLDEN_TOKEN_LOSS,    /* max abs */
-    AP_GOLDEN_LOSS,          /* abs */
-    AP_GOLDEN_GRAD_NORM,     /* per tensor: norm of difference / norm */
-    AP_GOLDEN_GRAD_MAX,      /* per tensor: max abs difference / max abs */
-    AP_GOLDEN_TRAIN_LOSS,    /* max abs over the training losses */
-    AP_GOLDEN_WEIGHT_RMS,    /* after the optimizer steps, over all elements */
-    AP_GOLDEN_WEIGHT_COUNT,  /* elements off by more than 1e-5 */
-    AP_GOLDEN_WEIGHT_MAX,    /* max abs */
-    AP_GOLDEN_ROUTING,       /* chosen experts that differ */
+    AP_GOLDEN_LOGITS,       /* max abs */
+    AP_GOLDEN_TOKEN_LOSS,   /* max abs */
+    AP_GOLDEN_LOSS,         /* abs */
+    AP_GOLDEN_GRAD_NORM,    /* per tensor: norm of difference / norm */
+    AP_GOLDEN_GRAD_MAX,     /* per tensor: max abs difference / max abs */
+    AP_GOLDEN_TRAIN_LOSS,   /* max abs over the training losses */
+    AP_GOLDEN_WEIGHT_RMS,   /* after the optimizer steps, over all elements */
+    AP_GOLDEN_WEIGHT_COUNT, /* elements off by more than 1e-5 */
+    AP_GOLDEN_WEIGHT_MAX,   /* max abs */
+    AP_GOLDEN_ROUTING,      /* chosen experts that differ */
     AP_GOLDEN_COUNT
 };
 

@@ -57,7 +57,8 @@ Test(hf, safetensors_round_trip)
     float a[6] = {1, 2, 3, 4, 5, 6};
     int64_t b[2] = {-1, 1LL << 60};
     struct ap_named_set set = {0};
-    struct ap_named ta = {.name = "param/x.weight", .dtype = AP_F32, .ndim = 2, .shape = {2, 3, 1, 1}, .end = 6, .data = a};
+    struct ap_named ta = {
+        .name = "param/x.weight", .dtype = AP_F32, .ndim = 2, .shape = {2, 3, 1, 1}, .end = 6, .data = a};
     struct ap_named tb = {.name = "param/y", .dtype = AP_I64, .ndim = 1, .shape = {2, 1, 1, 1}, .end = 2, .data = b};
     struct ap_error err = {0};
     cr_assert_eq(ap_named_set_add(&set, &ta, &err), AP_OK);
@@ -83,7 +84,11 @@ Test(hf, safetensors_round_trip)
 
 Test(hf, safetensors_that_lie)
 {
-    static const struct { const char *header; size_t bytes; const char *word; } bad[] = {
+    static const struct {
+        const char *header;
+        size_t bytes;
+        const char *word;
+    } bad[] = {
         {"[]", 0, "object"},
         {"{\"a\":", 0, "object"},
         {"{\"a\":{\"dtype\":\"F8\",\"shape\":[1],\"data_offsets\":[0,1]}}", 1, "dtype F8"},
@@ -94,11 +99,13 @@ Test(hf, safetensors_that_lie)
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 8, "behind the last"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[-1],\"data_offsets\":[0,4]}}", 4, "unusable shape"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904,4],\"data_offsets\":[0,4]}}", 4, "unusable shape"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904],\"data_offsets\":[0,4]}}", 4, "do not fit its shape"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904],\"data_offsets\":[0,4]}}", 4,
+         "do not fit its shape"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1],\"data_offsets\":[0,4]}}", 4, "no shape"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1]}}", 4, "outside the file"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},"
-         "\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, "hole or overlap"},
+         "\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}",
+         4, "hole or overlap"},
     };
     struct ap_error err;
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
@@ -134,7 +141,8 @@ Test(hf, npy)
 {
     struct ap_npy a;
     struct ap_error err;
-    cr_assert_eq(open_npy("{'descr': '<i4', 'fortran_order': False, 'shape': (2, 3), }\n", 24, &a, &err), AP_OK, "%s", err.text);
+    cr_assert_eq(open_npy("{'descr': '<i4', 'fortran_order': False, 'shape': (2, 3), }\n", 24, &a, &err), AP_OK, "%s",
+                 err.text);
     cr_expect_eq(a.dtype, AP_I32);
     cr_expect_eq(a.ndim, 2);
     cr_expect_eq(a.shape[0] * 10 + a.shape[1], 23);
@@ -143,10 +151,14 @@ Test(hf, npy)
     cr_expect_eq(open_npy("{'descr': '<i4', 'fortran_order': False, 'shape': (2, 3), }\n", 23, &a, &err), AP_ERR_INPUT);
     cr_expect_eq(open_npy("{'descr': '>i4', 'fortran_order': False, 'shape': (2, 3), }\n", 24, &a, &err), AP_ERR_INPUT);
     cr_expect_eq(open_npy("{'descr': '<i4', 'fortran_order': True, 'shape': (2, 3), }\n", 24, &a, &err), AP_ERR_INPUT);
-    cr_expect_eq(open_npy("{'descr': '<i4', 'fortran_order': False, 'shape': (-2, 3), }\n", 24, &a, &err), AP_ERR_INPUT);
-    cr_expect_eq(open_npy("{'descr': '<i4', 'fortran_order': False, 'shape': (9223372036854775807, 3), }\n", 24, &a, &err), AP_ERR_INPUT);
+    cr_expect_eq(open_npy("{'descr': '<i4', 'fortran_order': False, 'shape': (-2, 3), }\n", 24, &a, &err),
+                 AP_ERR_INPUT);
+    cr_expect_eq(
+        open_npy("{'descr': '<i4', 'fortran_order': False, 'shape': (9223372036854775807, 3), }\n", 24, &a, &err),
+        AP_ERR_INPUT);
     cr_expect_eq(open_npy("{'descr': '<i4', 'fortran_order': False}\n", 24, &a, &err), AP_ERR_INPUT);
-    cr_expect_eq(open_npy("{'descr': '<f4', 'fortran_order': False, 'shape': (), }\n", 4, &a, &err), AP_OK, "%s", err.text);
+    cr_expect_eq(open_npy("{'descr': '<f4', 'fortran_order': False, 'shape': (), }\n", 4, &a, &err), AP_OK, "%s",
+                 err.text);
     cr_expect_eq(a.count, 1);
     ap_npy_close(&a);
     write_file("no array", 8);

@@ -25,13 +25,34 @@ struct fixture {
 
 static struct ap_model_config v3_config(void)
 {
-    return (struct ap_model_config){
-        .name = "fd-v3", .version = 3, .vocab_size = 23, .hidden_size = 14, .intermediate_size = 18,
-        .moe_intermediate_size = 5, .layers = 2, .heads = 3, .q_lora_rank = 9, .kv_lora_rank = 7, .nope_dim = 5,
-        .rope_dim = 4, .v_dim = 3, .shared_experts = 1, .routed_experts = 6, .experts_per_token = 2, .groups = 3,
-        .groups_kept = 2, .first_dense = 1, .moe_layer_freq = 1, .gate_kind = AP_GATE_SIGMOID_NOAUX, .norm_topk = 1,
-        .routed_scaling = 2.5, .rms_eps = 1e-6, .rope_theta = 10000.0, .init_std = 0.4, .mtp_depth = 1,
-        .max_position = 64};
+    return (struct ap_model_config){.name = "fd-v3",
+                                    .version = 3,
+                                    .vocab_size = 23,
+                                    .hidden_size = 14,
+                                    .intermediate_size = 18,
+                                    .moe_intermediate_size = 5,
+                                    .layers = 2,
+                                    .heads = 3,
+                                    .q_lora_rank = 9,
+                                    .kv_lora_rank = 7,
+                                    .nope_dim = 5,
+                                    .rope_dim = 4,
+                                    .v_dim = 3,
+                                    .shared_experts = 1,
+                                    .routed_experts = 6,
+                                    .experts_per_token = 2,
+                                    .groups = 3,
+                                    .groups_kept = 2,
+                                    .first_dense = 1,
+                                    .moe_layer_freq = 1,
+                                    .gate_kind = AP_GATE_SIGMOID_NOAUX,
+                                    .norm_topk = 1,
+                                    .routed_scaling = 2.5,
+                                    .rms_eps = 1e-6,
+                                    .rope_theta = 10000.0,
+                                    .init_std = 0.4,
+                                    .mtp_depth = 1,
+                                    .max_position = 64};
 }
 
 static struct ap_model_config v2_config(void)
@@ -243,7 +264,8 @@ Test(model, gradients_accumulate_and_load_is_counted)
     int64_t load[12] = {0};
     cr_assert_eq(f.p->routers, 12);
     cr_assert_eq(ap_model_step(f.m, ap_tensor_1d(f.w, AP_F64, f.p->flat), ap_tensor_1d(f.g, AP_F64, f.p->flat),
-                               ap_tensor_1d(f.bias, AP_F64, f.p->routers), &f.batch, &f.lw, &r, load), AP_OK);
+                               ap_tensor_1d(f.bias, AP_F64, f.p->routers), &f.batch, &f.lw, &r, load),
+                 AP_OK);
     for (int64_t i = 0; i < f.p->flat; i++)
         cr_assert_float_eq(f.g[i], 2 * once[i], 1e-12 + 1e-9 * fabs(once[i]));
     for (int l = 0; l < 2; l++) {
@@ -275,7 +297,8 @@ Test(model, recomputation_changes_no_bit)
     f.m = lean;
     f.p = ap_model_params(lean);
     loss_of(&f, 1, &again);
-    cr_expect(memcmp(&kept, &again, sizeof kept) == 0, "losses differ: balance %.17g and %.17g", kept.balance, again.balance);
+    cr_expect(memcmp(&kept, &again, sizeof kept) == 0, "losses differ: balance %.17g and %.17g", kept.balance,
+              again.balance);
     cr_expect(memcmp(g, f.g, (size_t)f.p->flat * sizeof *g) == 0, "gradients differ");
     cr_expect_lt(ap_model_memory(lean), memory);
     ap_model_destroy(full);

@@ -23,12 +23,17 @@ struct shape {
     int64_t uses;
 };
 
-struct task { int32_t shape; size_t a, b, c; }; /* offsets in the arenas, floats */
-struct batch { int64_t first, count; };
+struct task {
+    int32_t shape;
+    size_t a, b, c;
+}; /* offsets in the arenas, floats */
+struct batch {
+    int64_t first, count;
+};
 
 struct worker {
     void *scratch;
-    struct ap_dnnl *dnnl;          /* NULL where oneDNN is absent */
+    struct ap_dnnl *dnnl;           /* NULL where oneDNN is absent */
     struct ap_packed_table *packed; /* likewise */
 };
 
@@ -127,8 +132,8 @@ static int same_call(const struct ap_product *a, const struct ap_product *b)
     if (a->kind != b->kind || a->kind == AP_PRODUCT_GEMM)
         return 0;
     /* grouped products of one call differ in the routed dimension only */
-    return a->kind == AP_PRODUCT_ATTENTION ||
-           (a->trans_a == b->trans_a && a->trans_b == b->trans_b && (a->trans_a ? a->m == b->m : a->k == b->k) && a->n == b->n);
+    return a->kind == AP_PRODUCT_ATTENTION || (a->trans_a == b->trans_a && a->trans_b == b->trans_b &&
+                                               (a->trans_a ? a->m == b->m : a->k == b->k) && a->n == b->n);
 }
 
 static ap_status add_products(struct ap_replay *r, const struct ap_product *list, int64_t count)
@@ -156,8 +161,18 @@ static ap_status add_products(struct ap_replay *r, const struct ap_product *list
 static ap_status run_product(struct ap_replay *r, const struct task *t, enum ap_replay_engine e, struct worker *w)
 {
     const struct shape *s = &r->shapes[t->shape];
-    struct ap_sgemm g = {s->m, s->n, s->k, r->arena[0] + t->a, r->arena[1] + t->b, r->arena[2] + t->c,
-                         s->trans_a ? s->m : s->k, s->trans_b ? s->k : s->n, s->n, s->trans_a, s->trans_b, s->accumulate};
+    struct ap_sgemm g = {s->m,
+                         s->n,
+                         s->k,
+                         r->arena[0] + t->a,
+                         r->arena[1] + t->b,
+                         r->arena[2] + t->c,
+                         s->trans_a ? s->m : s->k,
+                         s->trans_b ? s->k : s->n,
+                         s->n,
+                         s->trans_a,
+                         s->trans_b,
+                         s->accumulate};
     if (e == AP_REPLAY_OWN) {
         ap_sgemm_blocked(r->own, &g, w->scratch);
         return AP_OK;
@@ -233,7 +248,8 @@ static ap_status make_arenas(struct ap_replay *r, const struct ap_product *list,
 {
     r->floats = ARENA_BYTES / sizeof(float);
     for (int64_t i = 0; i < count; i++) {
-        size_t big[3] = {(size_t)(list[i].m * list[i].k), (size_t)(list[i].k * list[i].n), (size_t)(list[i].m * list[i].n)};
+        size_t big[3] = {(size_t)(list[i].m * list[i].k), (size_t)(list[i].k * list[i].n),
+                         (size_t)(list[i].m * list[i].n)};
         for (int j = 0; j < 3; j++)
             if (big[j] + 16 > r->floats)
                 r->floats = (big[j] + 31) / 16 * 16;

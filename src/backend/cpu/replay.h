@@ -13,9 +13,9 @@ enum ap_replay_engine { AP_REPLAY_OWN, AP_REPLAY_ONEDNN, AP_REPLAY_PACKED, AP_RE
 struct ap_replay;
 
 struct ap_replay_info {
-    double flops;                               /* of one pass */
+    double flops; /* of one pass */
     int64_t products, shapes;
-    double engine_flops[AP_REPLAY_ENGINES];     /* part that each engine was chosen for */
+    double engine_flops[AP_REPLAY_ENGINES]; /* part that each engine was chosen for */
 };
 
 /* list: f32 products (AP_ERR_UNSUPPORTED otherwise), copied. pool is borrowed, NULL: serial. Products of one
