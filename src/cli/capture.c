@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -14,20 +15,33 @@
 #include "base/clock.h"
 #include "cli/capture.h"
 
-/* Runs in the child: only calls that are safe after fork. */
-static void become(char *const argv[], int out)
+/* Start argv with standard input empty and both outputs in `out`; 0 or an errno. */
+static int start(char *const argv[], int out, pid_t *pid_p)
 {
-    setpgid(0, 0);
-    int null = open("/dev/null", O_RDONLY);
-    if (null >= 0)
-        dup2(null, STDIN_FILENO);
-    dup2(out, STDOUT_FILENO);
-    dup2(out, STDERR_FILENO);
-    signal(SIGPIPE, SIG_DFL);
-    execvp(argv[0], argv);
-    static const char text[] = "cannot be started";
-    ssize_t n = write(STDOUT_FILENO, text, sizeof text - 1);
-    _exit(n > 0 ? 127 : 126);
+    posix_spawn_file_actions_t files;
+    posix_spawnattr_t attr;
+    sigset_t defaults;
+    if (posix_spawn_file_actions_init(&files) != 0)
+        return ENOMEM;
+    if (posix_spawnattr_init(&attr) != 0) {
+        posix_spawn_file_actions_destroy(&files);
+        return ENOMEM;
+    }
+    sigemptyset(&defaults);
+    sigaddset(&defaults, SIGPIPE);
+    posix_spawnattr_setsigdefault(&attr, &defaults);
+    posix_spawnattr_setpgroup(&attr, 0);
+    posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGDEF);
+    int rc = posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+    if (rc == 0)
+        rc = posix_spawn_file_actions_adddup2(&files, out, STDOUT_FILENO);
+    if (rc == 0)
+        rc = posix_spawn_file_actions_adddup2(&files, out, STDERR_FILENO);
+    if (rc == 0)
+        rc = posix_spawnp(pid_p, argv[0], &files, &attr, argv, environ);
+    posix_spawnattr_destroy(&attr);
+    posix_spawn_file_actions_destroy(&files);
+    return rc;
 }
 
 /* Read until end of file or the deadline; 0, or -1 on the deadline. What does not fit is read and dropped. */
@@ -63,14 +77,13 @@ int ap_capture(char *const argv[], double timeout_s, char *buf, size_t size)
         snprintf(buf, size, "%s", strerror(errno));
         return -1;
     }
-    pid_t pid = fork();
-    if (pid == 0)
-        become(argv, pipe_fd[1]);
+    pid_t pid = -1;
+    int rc = start(argv, pipe_fd[1], &pid);
     close(pipe_fd[1]);
-    if (pid < 0) {
-        snprintf(buf, size, "%s", strerror(errno));
+    if (rc != 0) {
+        snprintf(buf, size, "%s", strerror(rc));
         close(pipe_fd[0]);
-        return -1;
+        return rc == ENOENT ? 127 : -1;
     }
     int late = collect(pipe_fd[0], ap_clock_monotonic() + timeout_s, buf, size);
     close(pipe_fd[0]);
