@@ -74,6 +74,7 @@ tests_unit_test_data_LDADD = src/train/libap_train.la src/text/libap_text.la src
 tests_unit_test_roff_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests $(CRITERION_CFLAGS)
 tests_unit_test_roff_LDADD = src/prep/libap_prep.la src/text/libap_text.la src/base/libap_base.la $(CRITERION_LIBS) -lm
 tests_unit_test_prep_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests $(CRITERION_CFLAGS) $(ZSTD_CFLAGS) $(ZLIB_CFLAGS)
+tests_unit_test_prep_LDFLAGS = $(AM_LDFLAGS) -Wl,--wrap=pwrite
 tests_unit_test_prep_LDADD = src/prep/libap_prep.la src/text/libap_text.la src/base/libap_base.la $(CRITERION_LIBS) $(ZSTD_LIBS) $(ZLIB_LIBS) -lm
 endif
 

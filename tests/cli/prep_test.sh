@@ -70,9 +70,9 @@ if [ "$(id -u)" = 0 ] && command -v setpriv > /dev/null; then
 fi
 # A full disk: a small file system of our own where we may mount one, else a limit on the size of files.
 head -c 3000000 /dev/urandom | base64 > big.txt
-if unshare -m true 2> /dev/null && mkdir full && unshare -m mount -t tmpfs -o size=1m none full 2> /dev/null; then
+if unshare -m --propagation unchanged true 2> /dev/null && mkdir full && unshare -m --propagation unchanged mount -t tmpfs -o size=1m none full 2> /dev/null; then
     # shellcheck disable=SC2016
-    expect 4 'No space left' unshare -m sh -c 'mount -t tmpfs -o size=5m none full && antipode prep --out full/out big.txt'
+    expect 4 'No space left' unshare -m --propagation unchanged sh -c 'mount -t tmpfs -o size=5m none full && antipode prep --out full/out big.txt'
 else
     # shellcheck disable=SC2016
     expect 4 'File too large' bash -c 'trap "" XFSZ; ulimit -f 5000; antipode prep --out full-out big.txt'

@@ -4,6 +4,7 @@
 #include "config.h"
 
 #include <criterion/criterion.h>
+#include <errno.h>
 #include <math.h>
 #include <sys/file.h>
 #include <fcntl.h>
@@ -424,6 +425,59 @@ AP_TEST(prep, entropy_is_that_of_the_validation_data)
     /* one of them validates: "0101" + end: pairs 01 10 01 1e -> 1 has 0 and e; "00" + end: 00 0e -> 0 has 0 and e */
     double want = report.valid_tokens == 5 ? 0.5 * log(2) : log(2);
     cr_assert_float_eq(report.valid_entropy, want, 1e-12);
+}
+
+/* Bytes that may still be written before the disk is full; negative: no limit. The linker sends pwrite here. */
+static int64_t disk_left = -1;
+ssize_t __real_pwrite(int fd, const void *data, size_t size, off_t offset);
+ssize_t __wrap_pwrite(int fd, const void *data, size_t size, off_t offset);
+
+ssize_t __wrap_pwrite(int fd, const void *data, size_t size, off_t offset)
+{
+    if (disk_left < 0)
+        return __real_pwrite(fd, data, size, offset);
+    if (disk_left == 0) {
+        errno = ENOSPC;
+        return -1;
+    }
+    size = (int64_t)size < disk_left ? size : (size_t)disk_left; /* a short write first, as real disks do */
+    disk_left -= (int64_t)size;
+    return __real_pwrite(fd, data, size, offset);
+}
+
+AP_TEST(prep, full_disk_at_any_moment_is_reported_and_leaves_no_litter)
+{
+    char path[FIXTURE_PATH], name[16];
+    for (int i = 0; i < 8; i++) {
+        snprintf(name, sizeof(name), "%d", i);
+        write_text(name, name);
+    }
+    run_ok();
+    opt.force = 1;
+    int64_t limit = 0;
+    for (;; limit += limit < 16 ? 1 : 61) {
+        disk_left = limit;
+        ap_status status = ap_prep_run(&opt, &report, &err);
+        int over = disk_left > 0;
+        disk_left = -1;
+        if (status == AP_OK && over)
+            break;
+        if (status == AP_OK)
+            continue;
+        cr_assert_eq(status, AP_ERR_NOSPACE, "limit %lld: %s", (long long)limit, err.text);
+        cr_assert(strstr(err.text, "No space"), "%s", err.text);
+        cr_assert(err.file[0]);
+        /* While only the spool had been written the older result is whole; later prep.json is gone. */
+        if (limit < 8)
+            cr_assert(ap_io_exists(fixture_path(path, out, "prep.json")));
+        const char *const litter[] = {".spool",        "train.bin.tmp", "train.idx.tmp",
+                                      "valid.bin.tmp", "valid.idx.tmp", "prep.json.tmp"};
+        for (size_t i = 0; i < sizeof(litter) / sizeof(*litter); i++)
+            cr_assert_not(ap_io_exists(fixture_path(path, out, litter[i])), "limit %lld: %s", (long long)limit,
+                          litter[i]);
+    }
+    cr_assert_gt(limit, 200);
+    cr_assert(ap_io_exists(fixture_path(path, out, "prep.json")));
 }
 
 AP_TEST(prep, mistakes_have_messages)
