@@ -41,4 +41,4 @@ dist_goldenv3_DATA = \
 
 # Job files: runnable where data/quickstart is; installed as examples.
 jobsdir = $(pkgdatadir)/jobs
-dist_jobs_DATA = inputs/quickstart.yaml inputs/bench-s.yaml inputs/bench-m.yaml
+dist_jobs_DATA = inputs/quickstart.yaml inputs/bench-s.yaml inputs/bench-m.yaml inputs/bench-dense-30m.yaml inputs/bench-moe-64.yaml
