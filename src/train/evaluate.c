@@ -15,13 +15,20 @@ struct sum {
     int64_t tokens;
 };
 
+/* Evenly over all windows, so that a part of the data speaks for every source in it. */
+static int64_t spread(int64_t sample, int64_t sequences, int64_t have)
+{
+    return have / sequences * sample + have % sequences * sample / sequences;
+}
+
 /* Windows of micro-batch `leaf`; rows past the last window repeat it without targets. */
 static ap_status fetch(const struct ap_evaluate_args *a, int64_t sequences, int64_t leaf, struct ap_batches *b)
 {
     for (int64_t row = 0; row < a->micro_sequences; row++) {
         int64_t sample = leaf * a->micro_sequences + row;
         struct ap_sample s = ap_batches_row(b, 0, row);
-        AP_TRY(ap_data_fetch(a->data, sample < sequences ? sample : sequences - 1, &s));
+        int64_t window = spread(sample < sequences ? sample : sequences - 1, sequences, ap_data_windows(a->data));
+        AP_TRY(ap_data_fetch(a->data, window, &s));
         for (int64_t i = 0; sample >= sequences && i < a->seq_len; i++)
             s.targets[i] = -1;
     }

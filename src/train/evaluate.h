@@ -14,7 +14,7 @@ struct ap_evaluate_args {
     const struct ap_data *data; /* opened without shuffle */
     struct ap_comm *comm;
     int64_t micro_sequences, seq_len;
-    int64_t sequences; /* windows wanted, from the first; the file may hold fewer */
+    int64_t sequences; /* windows wanted, evenly spaced over the data; the file may hold fewer */
 };
 
 struct ap_evaluate_result {
