@@ -358,7 +358,8 @@ static const struct ap_option options[] = {
      .offset = AT(checkpoint.resume),
      .fallback = "auto",
      .flags = AP_OPT_AUTO,
-     .doc = "auto goes on from the newest intact state if there is one; true needs one; false begins anew."},
+     .doc = "auto goes on from the newest intact state if there is one; true needs one; false begins anew and needs "
+            "a directory without states."},
 
     {.key = "eval.every",
      .kind = AP_OPT_INT,
