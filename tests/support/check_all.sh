@@ -63,7 +63,7 @@ tally()
         case $result in
         SKIP*)
             s=$((s + 1))
-            printf '  skip  %s: %s\n' "$(basename "${trs%.trs}")" "$(grep -v '^$' "$log" | tail -n 2 | head -n 1)"
+            printf '  skip  %s: %s\n' "$(basename "${trs%.trs}")" "$(grep -m1 -iE 'skip' "$log" || tail -n 1 "$log")"
             continue
             ;;
         PASS*)
@@ -85,6 +85,8 @@ tally()
             f=$((f + 1))
         fi
     done < <(find "$1" -name '*.trs' | sort)
+    printf '  slowest: %s\n' "$(find "$1" -name '*.trs' | sed 's/trs$/log/' | xargs -r grep -H '^run.sh: exit code' 2> /dev/null |
+        sed -E 's|.*/([^/]*)\.log:.* ([0-9]+) s|\2 s \1|' | sort -rn | head -n 6 | paste -sd ,)"
     printf '  tests: %d passed, %d failed, %d skipped\n' "$p" "$f" "$s"
     passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
     [ $((p + f)) -gt 0 ] || { failed=$((failed + 1)); printf '  FAIL  no test ran in %s\n' "$1"; }

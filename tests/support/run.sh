@@ -30,5 +30,6 @@ case $1 in
 esac
 timeout --kill-after=10 "${AP_TEST_TIMEOUT:-300}" "$@" < /dev/null
 code=$?
+echo "run.sh: exit code $code after $SECONDS s"
 [ $code != 124 ] || echo "run.sh: stopped after ${AP_TEST_TIMEOUT:-300} s"
 exit $code
