@@ -11,7 +11,7 @@
 static const int64_t attn_shapes[][7] = {
     {1, 1, 1, 1, 0, 1, 0},       {2, 7, 3, 4, 2, 5, 3}, {1, 65, 2, 16, 8, 12, 0},  {3, 33, 2, 9, 6, 7, 5},
     {2, 128, 4, 32, 16, 32, 64}, {0, 0, 2, 4, 2, 4, 0}, {1, 200, 1, 24, 8, 24, 0}, {1, 100, 1, 128, 64, 128, 0},
-    {1, 70, 2, 64, 32, 64, 0},   {9, 5, 2, 8, 8, 8, 0}};
+    {1, 70, 2, 64, 32, 64, 0},   {9, 5, 2, 8, 8, 8, 0}, {2, 20, 11, 3, 2, 5, 1}};
 #define ATTN_SHAPES (sizeof(attn_shapes) / sizeof(attn_shapes[0]))
 
 /* Documents: kind 0 one per sequence, 1 random lengths, 2 every token its own. */
