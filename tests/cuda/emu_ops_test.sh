@@ -1,0 +1,11 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Every operation of the CUDA backend against the oracle on the emulator, each launch in two orders of threads
+# and blocks that must give the same bits.
+set -u
+export ANTIPODE_PLUGINDIR=$AP_BUILDDIR/tests/cuda ANTIPODE_EMU_ORDER=both
+if [ -n "${AP_TEST_SANITIZED:-}" ]; then
+    # Switching stacks is slow under AddressSanitizer; out-of-bounds accesses show in one order.
+    export ANTIPODE_EMU_ORDER=forward
+fi
+exec "$AP_BUILDDIR/tests/ops/ops" --backend cuda-emu
