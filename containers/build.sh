@@ -25,7 +25,7 @@ if [ ! -e configure ]; then
 fi
 cd "$build"
 # What the last configure saw: its options, the compiler, and the optional packages that were there.
-want="$* CC=${CC:-} $(gcc -dumpfullversion) criterion $(pkg-config --modversion criterion 2> /dev/null || echo absent)"
+want="$* CC=${CC:-} $(gcc -dumpfullversion) criterion $(pkg-config --modversion criterion 2> /dev/null || echo absent) c++ $(command -v g++ || echo absent) nvcc $(PATH=$PATH:/usr/local/cuda/bin command -v nvcc || echo absent)"
 if [ ! -e Makefile ] || [ "$(cat configured 2> /dev/null)" != "$want" ]; then
     rm -f Makefile
     "$tree/configure" -q --enable-maintainer-mode "$@" > "$log" 2>&1 || fail configure
