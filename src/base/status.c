@@ -9,7 +9,7 @@
 
 #include "base/status.h"
 
-ap_status ap_error_set(struct ap_error *err, ap_status status, const char *fmt, ...)
+ap_status(ap_error_set)(struct ap_error *err, ap_status status, const char *fmt, ...)
 {
     if (err == NULL)
         return status;

@@ -77,10 +77,10 @@ static ap_status check_chunk(struct checker *c, hid_t dset, const char *object, 
                              int64_t i, const struct ap_image_part *p, int64_t part, struct ap_error *err)
 {
     hsize_t offset[4], size = 0;
-    haddr_t addr;
-    unsigned mask;
+    haddr_t addr = HADDR_UNDEF;
+    unsigned mask = 0;
     uint32_t read_mask = 0;
-    int64_t first, count;
+    int64_t first = 0, count = 0;
     size_t width = ap_dtype_size(p->tensor->dtype), raw_bytes = (size_t)g->chunk_elements * width;
     if (c->row >= c->row_count)
         return differs(c, object, "the chunk index is too short", err);
@@ -131,7 +131,7 @@ static ap_status read_index(struct checker *c, struct ap_error *err)
         dims[1] != AP_H5_INDEX_COLUMNS || dims[0] > (hsize_t)INT32_MAX)
         status = differs(c, AP_H5_INDEX_NAME, "not a chunk index", err);
     if (status == AP_OK) {
-        c->rows = malloc((size_t)dims[0] * AP_CHUNK_ROW_BYTES + 1);
+        c->rows = calloc((size_t)dims[0] + 1, AP_CHUNK_ROW_BYTES);
         c->row_count = (int64_t)dims[0];
         if (c->rows == NULL)
             status = ap_error_set(err, AP_ERR_NOMEM, "no memory for a chunk index");

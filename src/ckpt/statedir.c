@@ -25,9 +25,12 @@
 static ap_status sys_fail(struct ap_error *err, const char *what, const char *path)
 {
     int e = errno;
-    ap_error_set(err, ap_status_from_errno(e), "cannot %s: %s", what, strerror(e));
+    ap_status status = ap_status_from_errno(e);
+    if (status == AP_OK) /* a failure without a reason is still one */
+        status = AP_ERR_IO;
+    ap_error_set(err, status, "cannot %s: %s", what, strerror(e));
     ap_error_at(err, path, 0, 0);
-    return ap_status_from_errno(e);
+    return status;
 }
 
 /* printf into buf; AP_ERR_INPUT if it does not fit. */
@@ -209,8 +212,8 @@ ap_status ap_statedir_quarantine(const char *dir, int64_t step, char *buf, size_
 
 ap_status ap_statedir_supersede(const char *dir, int64_t step, int *count_p, struct ap_error *err)
 {
-    int64_t *steps, best = ap_statedir_best(dir);
-    int count, moved = 0;
+    int64_t *steps = NULL, best = ap_statedir_best(dir);
+    int count = 0, moved = 0;
     char path[AP_STATE_PATH_BYTES], aside[AP_STATE_PATH_BYTES];
     AP_TRY(ap_statedir_scan(dir, &steps, &count, err));
     ap_status status = AP_OK;
@@ -235,11 +238,11 @@ ap_status ap_statedir_supersede(const char *dir, int64_t step, int *count_p, str
 
 ap_status ap_statedir_retain(const char *dir, int64_t keep, struct ap_error *err)
 {
-    int64_t *steps, best = ap_statedir_best(dir);
-    int count;
+    int64_t *steps = NULL, best = ap_statedir_best(dir);
+    int count = 0;
     AP_TRY(ap_statedir_scan(dir, &steps, &count, err));
     ap_status status = AP_OK;
-    for (int64_t i = keep; status == AP_OK && i < count; i++) {
+    for (int64_t i = keep > 1 ? keep : 1; status == AP_OK && i < count; i++) {
         char path[AP_STATE_PATH_BYTES], aside[AP_STATE_PATH_BYTES];
         if (steps[i] == best)
             continue;

@@ -7,7 +7,6 @@
 #include "ckpt/store_impl.h"
 
 #include <dirent.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -367,7 +366,9 @@ static void measure(struct ap_ckpt_entry *e)
     struct dirent *f;
     struct stat st;
     while (d != NULL && (f = readdir(d)) != NULL) {
-        if (fstatat(dirfd(d), f->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(st.st_mode))
+        char path[AP_STATE_PATH_BYTES + 264];
+        snprintf(path, sizeof path, "%s/%s", e->path, f->d_name);
+        if (lstat(path, &st) != 0 || !S_ISREG(st.st_mode))
             continue;
         e->bytes += st.st_size;
         size_t n = strlen(f->d_name);
@@ -379,8 +380,8 @@ static void measure(struct ap_ckpt_entry *e)
 
 ap_status ap_ckpt_list(const char *dir, struct ap_ckpt_entry **list_p, int *count_p, struct ap_error *err)
 {
-    int64_t *steps, best = ap_statedir_best(dir);
-    int count;
+    int64_t *steps = NULL, best = ap_statedir_best(dir);
+    int count = 0;
     AP_TRY(ap_statedir_scan(dir, &steps, &count, err));
     struct ap_ckpt_entry *list = calloc((size_t)count + 1, sizeof *list);
     ap_status status = list != NULL ? AP_OK : ap_error_set(err, AP_ERR_NOMEM, "no memory for a list of checkpoints");

@@ -44,28 +44,29 @@ static ap_status gather(struct ap_comm *comm, const void *send, int64_t bytes, i
 {
     int n = comm->size;
     int64_t *w = calloc((size_t)n * 5, sizeof *w), total = 0;
-    int64_t *eight = w, *to = w + n, *to_off = w + 2 * n, *from = w + 3 * n, *from_off = w + 4 * n;
     void *all = NULL;
     ap_status status = ap_comm_agree(comm, w != NULL ? AP_OK : nomem(err), NULL, err);
-    for (int i = 0; status == AP_OK && i < n; i++)
-        eight[i] = 8;
-    if (status == AP_OK && ap_comm_allgatherv(comm, &bytes, eight, sizes) != AP_OK)
-        status = ap_store_comm_lost(err);
-    if (status == AP_OK && comm->rank == 0) {
-        for (int i = 0; i < n; i++) {
-            from[i] = sizes[i];
-            from_off[i] = total;
-            total += sizes[i];
-        }
-        all = malloc((size_t)total + 1);
+    if (w == NULL || status != AP_OK) {
+        free(w);
+        return status;
     }
+    int64_t *eight = w, *to = w + n, *to_off = w + 2 * n, *from = w + 3 * n, *from_off = w + 4 * n;
+    for (int i = 0; i < n; i++)
+        eight[i] = 8;
+    if (ap_comm_allgatherv(comm, &bytes, eight, sizes) != AP_OK)
+        status = ap_store_comm_lost(err);
+    for (int i = 0; i < n && status == AP_OK && comm->rank == 0; i++) {
+        from[i] = sizes[i];
+        from_off[i] = total;
+        total += sizes[i];
+    }
+    to[0] = bytes;
+    if (comm->rank == 0)
+        all = malloc((size_t)total + 1);
     if (status == AP_OK)
         status = ap_comm_agree(comm, comm->rank != 0 || all != NULL ? AP_OK : nomem(err), NULL, err);
-    if (status == AP_OK) {
-        to[0] = bytes;
-        if (ap_comm_alltoallv(comm, send, to, to_off, all, from, from_off) != AP_OK)
-            status = ap_store_comm_lost(err);
-    }
+    if (status == AP_OK && ap_comm_alltoallv(comm, send, to, to_off, all, from, from_off) != AP_OK)
+        status = ap_store_comm_lost(err);
     free(w);
     if (status != AP_OK) {
         free(all);
@@ -113,13 +114,16 @@ static ap_status plan(struct save *s, struct ap_error *err)
     int64_t *sizes = calloc((size_t)comm->size * 2, sizeof *sizes);
     void *tensors = NULL, *infos = NULL;
     ap_status status = ap_comm_agree(comm, sizes != NULL ? AP_OK : nomem(err), NULL, err);
-    if (status == AP_OK)
-        status =
-            gather(comm, s->tensors->list, s->tensors->count * (int64_t)sizeof *s->tensors->list, sizes, &tensors, err);
+    if (sizes == NULL || status != AP_OK) {
+        free(sizes);
+        return status;
+    }
+    status =
+        gather(comm, s->tensors->list, s->tensors->count * (int64_t)sizeof *s->tensors->list, sizes, &tensors, err);
     if (status == AP_OK)
         status = gather(comm, &s->image.info, sizeof s->image.info, sizes + comm->size, &infos, err);
     if (status == AP_OK) {
-        if (comm->rank == 0)
+        if (tensors != NULL && infos != NULL) /* rank 0 */
             status = plan_manifest(s, tensors, sizes, infos, err);
         status = ap_comm_agree(comm, status, NULL, err);
     }
@@ -266,7 +270,7 @@ ap_status ap_ckpt_save(struct ap_ckpt_store *store, int64_t step, const struct a
                             "a checkpoint store opened read-only, or a negative step, cannot be saved");
     struct save *s = calloc(1, sizeof *s);
     ap_status status = ap_comm_agree(store->comm, s != NULL ? AP_OK : nomem(err), NULL, err);
-    if (status == AP_OK) {
+    if (s != NULL && status == AP_OK) {
         s->store = store;
         s->step = step;
         s->tensors = tensors;
