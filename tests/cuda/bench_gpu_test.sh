@@ -1,0 +1,35 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# The one command for a GPU machine works from start to end: here with the emulated plug-in, tiny shapes, and the
+# readers that stand in for packages a bare machine lacks.
+set -u
+if [ -n "${AP_TEST_SANITIZED:-}" ]; then
+    echo 'skipped: a sanitized plug-in does not load into the plain programs of bench/gpu'
+    exit 77
+fi
+run=$AP_SRCDIR/bench/gpu/run
+failed=0
+CFLAGS=-O1 AP_BENCH_COMPAT=1 "$run" --small --work "$TMPDIR/gpu" --plugin "$AP_BUILDDIR/tests/cuda/antipode-cuda-emu.so" --skip parity \
+    --out "$TMPDIR/result.json" > "$TMPDIR/log" 2>&1 || { echo "not ok: code $?"; cat "$TMPDIR/log"; exit 1; }
+[ "$(jq '.passed' "$TMPDIR/result.json")" = true ] || { echo 'not ok: passed is not true'; failed=1; }
+for filter in '[.results[] | select(.section == "op" and .dtype == "bf16")] | length >= 20' \
+    '[.results[] | select(.section == "step" and .dtype == "f32" and .tokens_per_s > 0)] | length == 1' \
+    '[.results[] | select(.section == "yardstick" and .name == "device copy" and .gbytes_per_s > 0)] | length >= 1' \
+    '[.results[] | select(.section == "part" and .name == "golden numbers" and .outcome == "passed")] | length == 1' \
+    '[.results[] | select(.outcome == "skipped on request")] | length == 1' '.small_shapes == true'; do
+    [ "$(jq "$filter" "$TMPDIR/result.json")" = true ] || { echo "not ok: $filter"; failed=1; }
+done
+# A device whose work fails must show as a failure in code and result.
+ANTIPODE_EMU_FAULT=40 AP_BENCH_COMPAT=1 CFLAGS=-O1 "$run" --small --work "$TMPDIR/gpu" --plugin "$AP_BUILDDIR/tests/cuda/antipode-cuda-emu.so" \
+    --skip parity --skip golden --out "$TMPDIR/bad.json" > "$TMPDIR/log" 2>&1
+[ $? = 1 ] && [ "$(jq '.passed' "$TMPDIR/bad.json")" = false ] || { echo 'not ok: a failing device went unnoticed'; failed=1; }
+"$run" --nonsense > /dev/null 2>&1
+[ $? = 2 ] || { echo 'not ok: an unknown option must be a usage error'; failed=1; }
+if ! command -v nvidia-smi > /dev/null; then
+    out=$(PATH=$PATH:/usr/local/cuda/bin "$run" --work "$TMPDIR/none" 2>&1)
+    code=$?
+    [[ $code = 4 && ($out == *'no GPU here'* || $out == *'nvcc was not found'* || $out == *'libcublasLt.so was not found'*) ]] ||
+        { echo "not ok: without a GPU: code $code, $out"; failed=1; }
+fi
+[ $failed = 0 ] && echo ok
+exit $failed
