@@ -2,6 +2,7 @@
  * The state in a checkpoint: named tensors (param, adam.m, adam.v, router bias) and the meta JSON. */
 #include "config.h"
 
+#include <dirent.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -251,16 +252,48 @@ static ap_status load(struct ap_trainer *t, char **meta_p, struct ap_error *err)
     return ap_comm_agree(t->comm, st, NULL, err);
 }
 
+/* Damaged states that an earlier start put aside. */
+static int64_t count_damaged(const char *dir)
+{
+    static const char ending[] = ".corrupt";
+    int64_t count = 0;
+    DIR *d = opendir(dir);
+    for (struct dirent *e; d && (e = readdir(d)) != NULL;) {
+        size_t n = strlen(e->d_name);
+        count += n >= sizeof(ending) && strcmp(e->d_name + n - (sizeof(ending) - 1), ending) == 0;
+    }
+    if (d)
+        closedir(d);
+    return count;
+}
+
+/* There is no state. That is a new run, unless all states of an older one were damaged: a batch system that
+ * starts the job again must not turn that into a silent beginning from nothing. */
+static ap_status begin_fresh(struct ap_trainer *t, struct ap_error *err)
+{
+    char dir[4096];
+    int64_t damaged = 0;
+    ap_status st = AP_OK;
+    if (t->comm->rank == 0)
+        st = ap_trainer_ckpt_dir(t, dir, sizeof(dir), err);
+    if (t->comm->rank == 0 && st == AP_OK && (damaged = count_damaged(dir)) > 0) {
+        st = ap_error_set(err, AP_ERR_LOST, "no intact state is here, only %lld damaged ones (*.corrupt)",
+                          (long long)damaged);
+        ap_error_at(err, dir, 0, 0);
+        ap_error_hint(err, "to begin anew all the same, move them away or set checkpoint.resume to false");
+    }
+    if (st == AP_OK && err)
+        *err = (struct ap_error){0};
+    return ap_comm_agree(t->comm, st, NULL, err);
+}
+
 ap_status ap_trainer_resume(struct ap_trainer *t, struct ap_error *err)
 {
     char *meta = NULL;
     ap_status st = load(t, &meta, err);
     const struct ap_ckpt_report *rep = ap_ckpt_store_report(t->store);
-    if (st == AP_ERR_NOTFOUND && t->job->checkpoint.resume == AP_AUTO) {
-        if (err)
-            *err = (struct ap_error){0};
-        return AP_OK; /* a fresh run */
-    }
+    if (st == AP_ERR_NOTFOUND && t->job->checkpoint.resume == AP_AUTO)
+        return begin_fresh(t, err);
     if (st == AP_OK)
         st = ap_comm_agree(t->comm, parse_meta(t, meta, err), NULL, err);
     free(meta);
