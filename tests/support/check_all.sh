@@ -129,13 +129,13 @@ stage_tidy()
 
 stage_sanitizer()
 {
-    build sanitizer "ccache gcc" --enable-sanitizer CFLAGS='-O1 -g' &&
+    build sanitizer "ccache gcc" --enable-sanitizer --without-cuda CFLAGS='-O1 -g' &&
         make_check "$env/sanitizer" "$logs/check-sanitizer.log" AP_TEST_SANITIZED=1
 }
 
 stage_fuzz()
 {
-    build fuzzer "ccache clang" --enable-fuzzer --enable-sanitizer CFLAGS='-O1 -g' || return
+    build fuzzer "ccache clang" --enable-fuzzer --enable-sanitizer --without-cuda CFLAGS='-O1 -g' || return
     local target corpus count=0
     make -C "$env/fuzzer" -s -j"$jobs" fuzzers > "$logs/build-fuzzers.log" 2>&1 || { one "build fuzzers" 1 "$logs/build-fuzzers.log"; return; }
     for target in "$env"/fuzzer/tests/fuzz/fuzz_*; do
@@ -157,7 +157,7 @@ stage_distcheck()
 
 stage_minimal()
 {
-    build minimal "ccache gcc" --without-onednn && make_check "$env/minimal" "$logs/check-minimal.log"
+    build minimal "ccache gcc" --without-onednn --without-cuda && make_check "$env/minimal" "$logs/check-minimal.log"
 }
 
 [ $# -gt 0 ] || set -- static default tidy sanitizer fuzz minimal distcheck
