@@ -12,11 +12,11 @@
 struct bench {
     struct ap_backend *be;
     FILE *out;
-    int small;             /* shapes for a trial run, of no use as figures */
-    double round_seconds;  /* least duration of one timed round */
-    double copy_rate;      /* measured, bytes/s read plus written; 0: not yet */
-    double gemm_rate[2];   /* measured best, FLOP/s: f32, bf16 */
-    double nominal_bf16;   /* FLOP/s of the data sheet, 0: unknown device */
+    int small;            /* shapes for a trial run, of no use as figures */
+    double round_seconds; /* least duration of one timed round */
+    double copy_rate;     /* measured, bytes/s read plus written; 0: not yet */
+    double gemm_rate[2];  /* measured best, FLOP/s: f32, bf16 */
+    double nominal_bf16;  /* FLOP/s of the data sheet, 0: unknown device */
 };
 
 /* Seconds per call: median, smallest and largest of ROUNDS rounds. */

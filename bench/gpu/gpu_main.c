@@ -133,7 +133,8 @@ static ap_status run_steps(struct bench *b, char **arg, struct ap_error *err)
     ap_status st = bench_step(b, &o, err);
     if (st != AP_ERR_UNSUPPORTED)
         return st;
-    fprintf(b->out, "{\"section\": \"step\", \"config\": \"%s\", \"dtype\": \"bf16\", \"skipped\": \"%s\"}\n", o.config, err->text);
+    fprintf(b->out, "{\"section\": \"step\", \"config\": \"%s\", \"dtype\": \"bf16\", \"skipped\": \"%s\"}\n", o.config,
+            err->text);
     return AP_OK;
 }
 

@@ -112,8 +112,9 @@ static ap_status measure_copy(struct bench *b)
     if (st != AP_OK)
         return st;
     b->copy_rate = 2.0 * (double)c.bytes / t.median;
-    fprintf(b->out, "{\"section\": \"yardstick\", \"name\": \"device copy\", \"bytes\": %zu, \"seconds\": %.4g, "
-                    "\"gbytes_per_s\": %.5g, \"low\": %.4g, \"high\": %.4g}\n",
+    fprintf(b->out,
+            "{\"section\": \"yardstick\", \"name\": \"device copy\", \"bytes\": %zu, \"seconds\": %.4g, "
+            "\"gbytes_per_s\": %.5g, \"low\": %.4g, \"high\": %.4g}\n",
             c.bytes, t.median, b->copy_rate * 1e-9, t.low, t.high);
     printf("device copy: %.0f GB/s read plus written\n", b->copy_rate * 1e-9);
     return AP_OK;
@@ -141,10 +142,14 @@ static ap_status measure_products(struct bench *b, ap_dtype dtype)
                 return st;
             double rate = 2.0 * (double)m * (double)n * (double)k / t.median;
             b->gemm_rate[dtype == AP_BF16] = fmax(b->gemm_rate[dtype == AP_BF16], rate);
-            fprintf(b->out, "{\"section\": \"yardstick\", \"name\": \"cublaslt %s\", \"dtype\": \"%s\", \"m\": %lld, \"n\": %lld, "
-                            "\"k\": %lld, \"seconds\": %.4g, \"low\": %.4g, \"high\": %.4g, \"tflops\": %.4g}\n",
-                    form == 0 ? "forward" : form == 1 ? "dgrad" : "wgrad", ap_dtype_name(dtype), (long long)m, (long long)n,
-                    (long long)k, t.median, t.low, t.high, rate * 1e-12);
+            fprintf(
+                b->out,
+                "{\"section\": \"yardstick\", \"name\": \"cublaslt %s\", \"dtype\": \"%s\", \"m\": %lld, \"n\": %lld, "
+                "\"k\": %lld, \"seconds\": %.4g, \"low\": %.4g, \"high\": %.4g, \"tflops\": %.4g}\n",
+                form == 0   ? "forward"
+                : form == 1 ? "dgrad"
+                            : "wgrad",
+                ap_dtype_name(dtype), (long long)m, (long long)n, (long long)k, t.median, t.low, t.high, rate * 1e-12);
         }
     }
     printf("best %s product: %.1f TFLOP/s\n", ap_dtype_name(dtype), b->gemm_rate[dtype == AP_BF16] * 1e-12);
@@ -203,11 +208,12 @@ static ap_status dense_ops(struct bench *b, ap_dtype t, const struct shapes *s)
     nb.dx = ap_tensor_2d(x.data, t, N, s->h);
     nb.x = y;
     nb.dy = y;
-    struct op_call list[] = {{AP_OP_rmsnorm_fwd, &nf}, {AP_OP_rmsnorm_bwd, &nb}, {AP_OP_rope, &ro},
+    struct op_call list[] = {{AP_OP_rmsnorm_fwd, &nf},  {AP_OP_rmsnorm_bwd, &nb},  {AP_OP_rope, &ro},
                              {AP_OP_mla_attn_fwd, &af}, {AP_OP_mla_attn_bwd, &ab}, {AP_OP_swiglu_fwd, &sf},
-                             {AP_OP_swiglu_bwd, &sb}, {AP_OP_cross_entropy, &ce}};
+                             {AP_OP_swiglu_bwd, &sb},   {AP_OP_cross_entropy, &ce}};
     char what[96];
-    snprintf(what, sizeof(what), "N %lld, h %lld, H %lld, T %lld", (long long)N, (long long)s->h, (long long)H, (long long)s->T);
+    snprintf(what, sizeof(what), "N %lld, h %lld, H %lld, T %lld", (long long)N, (long long)s->h, (long long)H,
+             (long long)s->T);
     for (size_t i = 0; st == AP_OK && i < sizeof(list) / sizeof(list[0]); i++)
         st = measure(b, list[i].op, list[i].args, t, what);
     drop(&p);
@@ -221,7 +227,8 @@ static ap_status moe_ops(struct bench *b, ap_dtype t, const struct shapes *s)
     int64_t N = s->B * s->T, E = s->E, K = s->K, h = s->h, I = s->I, rows = N * K;
     ap_tensor x = take(&p, t, N, h, 0), logits = take(&p, AP_F32, N, E, 0), scores = take(&p, AP_F32, N, E, 0);
     ap_tensor gates = take(&p, AP_F32, N, K, 0), dgates = take(&p, AP_F32, N, K, 0), ids = take(&p, AP_I32, N, K, 0);
-    ap_tensor counts = take(&p, AP_I32, E, 0, 0), offsets = take(&p, AP_I32, E + 1, 0, 0), row_of = take(&p, AP_I32, N, K, 0);
+    ap_tensor counts = take(&p, AP_I32, E, 0, 0), offsets = take(&p, AP_I32, E + 1, 0, 0),
+              row_of = take(&p, AP_I32, N, K, 0);
     ap_tensor token_of = take(&p, AP_I32, rows, 0, 0), xs = take(&p, t, rows, h, 0), ys = take(&p, t, rows, h, 0);
     ap_tensor gu = take(&p, t, rows, 2 * I, 0), act = take(&p, t, rows, I, 0), dys = take(&p, t, rows, h, 0);
     ap_tensor w1 = take(&p, t, E, 2 * I, h), w2 = take(&p, t, E, h, I), dw1 = take(&p, AP_F32, E, 2 * I, h);
@@ -236,13 +243,14 @@ static ap_status moe_ops(struct bench *b, ap_dtype t, const struct shapes *s)
     struct ap_grouped_gemm_args g1 = {xs, w1, gu, offsets, 2 * I * h, 1, 0}, g2 = {act, w2, ys, offsets, h * I, 1, 0};
     struct ap_grouped_gemm_args g3 = {gu, w1, dys, offsets, 2 * I * h, 0, 0};
     struct ap_grouped_wgrad_args gw = {gu, xs, dw1, offsets, 2 * I * h};
-    struct op_call list[] = {{AP_OP_router_fwd, &rf}, {AP_OP_moe_plan, &mp}, {AP_OP_router_bwd, &rb},
-                             {AP_OP_moe_dispatch_fwd, &df}, {AP_OP_grouped_gemm, &g1}, {AP_OP_grouped_gemm, &g2},
-                             {AP_OP_grouped_gemm, &g3}, {AP_OP_grouped_wgrad, &gw}, {AP_OP_moe_combine_fwd, &cf},
-                             {AP_OP_moe_combine_bwd, &cb}, {AP_OP_moe_dispatch_bwd, &db}};
+    struct op_call list[] = {{AP_OP_router_fwd, &rf},       {AP_OP_moe_plan, &mp},        {AP_OP_router_bwd, &rb},
+                             {AP_OP_moe_dispatch_fwd, &df}, {AP_OP_grouped_gemm, &g1},    {AP_OP_grouped_gemm, &g2},
+                             {AP_OP_grouped_gemm, &g3},     {AP_OP_grouped_wgrad, &gw},   {AP_OP_moe_combine_fwd, &cf},
+                             {AP_OP_moe_combine_bwd, &cb},  {AP_OP_moe_dispatch_bwd, &db}};
     char what[96];
     ap_status st = p.failed ? AP_ERR_NOMEM : AP_OK;
-    snprintf(what, sizeof(what), "N %lld, E %lld, K %lld, h %lld, I %lld", (long long)N, (long long)E, (long long)K, (long long)h, (long long)I);
+    snprintf(what, sizeof(what), "N %lld, E %lld, K %lld, h %lld, I %lld", (long long)N, (long long)E, (long long)K,
+             (long long)h, (long long)I);
     for (size_t i = 0; st == AP_OK && i < sizeof(list) / sizeof(list[0]); i++)
         st = measure(b, list[i].op, list[i].args, t, what);
     drop(&p);
@@ -253,7 +261,8 @@ static ap_status optimizer_op(struct bench *b, ap_dtype t)
 {
     struct pool p = {.b = b};
     int64_t n = b->small ? 5000 : (int64_t)1 << 28;
-    struct ap_adamw_args a = {.lr = 1e-4, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .grad_scale = 1, .step = 10};
+    struct ap_adamw_args a = {
+        .lr = 1e-4, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .grad_scale = 1, .step = 10};
     a.w = a.w_new = take(&p, AP_F32, n, 0, 0);
     a.g = take(&p, AP_F32, n, 0, 0);
     a.m = a.m_new = take(&p, AP_F32, n, 0, 0);

@@ -72,9 +72,20 @@ static ap_status one_step(struct stepper *s)
     AP_TRY(be->ops.sumsq(be->stream, &sq));
     AP_TRY(be->vt->copy(be->stream, &sum, s->sum.data, sizeof(sum)));
     AP_TRY(be->vt->stream_sync(be->stream));
-    struct ap_adamw_args a = {.w = s->w, .g = s->g, .m = s->mean, .v = s->var, .w_new = s->w, .m_new = s->mean,
-                              .v_new = s->var, .lr = 1e-4, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1,
-                              .grad_scale = fmin(1.0, 1.0 / (sqrt(sum) + 1e-6)), .step = ++s->step};
+    struct ap_adamw_args a = {.w = s->w,
+                              .g = s->g,
+                              .m = s->mean,
+                              .v = s->var,
+                              .w_new = s->w,
+                              .m_new = s->mean,
+                              .v_new = s->var,
+                              .lr = 1e-4,
+                              .beta1 = 0.9,
+                              .beta2 = 0.95,
+                              .eps = 1e-8,
+                              .weight_decay = 0.1,
+                              .grad_scale = fmin(1.0, 1.0 / (sqrt(sum) + 1e-6)),
+                              .step = ++s->step};
     AP_TRY(be->ops.adamw(be->stream, &a));
     s->loss = r.ce_sum / (double)r.ce_tokens;
     return be->vt->stream_sync(be->stream);
@@ -101,17 +112,18 @@ static void report(const struct stepper *s, const struct step_options *o, double
     struct bench *b = s->b;
     const struct ap_params *p = ap_model_params(s->m);
     double rate = flops / seconds, best = b->gemm_rate[o->dtype == AP_BF16];
-    fprintf(b->out,
-            "{\"section\": \"step\", \"config\": \"%s\", \"layers\": %lld, \"dtype\": \"%s\", \"sequences\": %lld, "
-            "\"length\": %lld, \"parameters\": %lld, \"seconds\": %.5g, \"best_seconds\": %.5g, \"tokens_per_s\": %.5g, "
-            "\"tflops\": %.4g, \"of_measured_product_rate\": %.3f, \"of_nominal_bf16\": %.3f, "
-            "\"activation_bytes\": %zu, \"loss\": %.5f}\n",
-            o->config, (long long)o->layers, ap_dtype_name(o->dtype), (long long)o->sequences, (long long)o->seq_len,
-            (long long)p->flat, seconds, low, (double)s->tokens / seconds, rate * 1e-12, best > 0 ? rate / best : 0,
-            b->nominal_bf16 > 0 ? rate / b->nominal_bf16 : 0, ap_model_memory(s->m), s->loss);
-    printf("step %s %s: %.1f ms, %.0f tokens/s, %.2f TFLOP/s = %.1f%% of the product rate of this run, loss %.3f\n", o->config,
-           ap_dtype_name(o->dtype), seconds * 1e3, (double)s->tokens / seconds, rate * 1e-12, best > 0 ? 100 * rate / best : 0,
-           s->loss);
+    fprintf(
+        b->out,
+        "{\"section\": \"step\", \"config\": \"%s\", \"layers\": %lld, \"dtype\": \"%s\", \"sequences\": %lld, "
+        "\"length\": %lld, \"parameters\": %lld, \"seconds\": %.5g, \"best_seconds\": %.5g, \"tokens_per_s\": %.5g, "
+        "\"tflops\": %.4g, \"of_measured_product_rate\": %.3f, \"of_nominal_bf16\": %.3f, "
+        "\"activation_bytes\": %zu, \"loss\": %.5f}\n",
+        o->config, (long long)o->layers, ap_dtype_name(o->dtype), (long long)o->sequences, (long long)o->seq_len,
+        (long long)p->flat, seconds, low, (double)s->tokens / seconds, rate * 1e-12, best > 0 ? rate / best : 0,
+        b->nominal_bf16 > 0 ? rate / b->nominal_bf16 : 0, ap_model_memory(s->m), s->loss);
+    printf("step %s %s: %.1f ms, %.0f tokens/s, %.2f TFLOP/s = %.1f%% of the product rate of this run, loss %.3f\n",
+           o->config, ap_dtype_name(o->dtype), seconds * 1e3, (double)s->tokens / seconds, rate * 1e-12,
+           best > 0 ? 100 * rate / best : 0, s->loss);
 }
 
 static ap_status time_steps(struct stepper *s, const struct step_options *o, struct ap_error *err)

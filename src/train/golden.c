@@ -196,8 +196,7 @@ static ap_status to_host(struct golden *G, ap_tensor t, void **host_p)
 
 static ap_status to_device(struct golden *G, ap_tensor t, const void *host)
 {
-    ap_status st =
-        G->be->vt->copy(G->be->stream, t.data, host, (size_t)ap_tensor_count(&t) * ap_dtype_size(t.dtype));
+    ap_status st = G->be->vt->copy(G->be->stream, t.data, host, (size_t)ap_tensor_count(&t) * ap_dtype_size(t.dtype));
     return st == AP_OK ? G->be->vt->stream_sync(G->be->stream) : st;
 }
 

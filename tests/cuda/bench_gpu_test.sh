@@ -22,7 +22,11 @@ done
 # A device whose work fails must show as a failure in code and result.
 ANTIPODE_EMU_FAULT=40 AP_BENCH_COMPAT=1 CFLAGS=-O1 "$run" --small --work "$TMPDIR/gpu" --plugin "$AP_BUILDDIR/tests/cuda/antipode-cuda-emu.so" \
     --skip parity --skip golden --out "$TMPDIR/bad.json" > "$TMPDIR/log" 2>&1
-[ $? = 1 ] && [ "$(jq '.passed' "$TMPDIR/bad.json")" = false ] || { echo 'not ok: a failing device went unnoticed'; failed=1; }
+code=$?
+if [ $code != 1 ] || [ "$(jq '.passed' "$TMPDIR/bad.json")" != false ]; then
+    echo 'not ok: a failing device went unnoticed'
+    failed=1
+fi
 "$run" --nonsense > /dev/null 2>&1
 [ $? = 2 ] || { echo 'not ok: an unknown option must be a usage error'; failed=1; }
 if ! command -v nvidia-smi > /dev/null; then

@@ -24,7 +24,8 @@ static int run_add(struct ap_backend *be)
     ap_status launch = be->ops.add(be->stream, &a), sync = be->vt->stream_sync(be->stream);
     if (sync == AP_OK && be->vt->copy(be->stream, sum, mem, sizeof(sum)) == AP_OK)
         sync = be->vt->stream_sync(be->stream);
-    printf("launch %s, synchronisation %s, last sum %g\n", ap_status_name(launch), ap_status_name(sync), (double)sum[3]);
+    printf("launch %s, synchronisation %s, last sum %g\n", ap_status_name(launch), ap_status_name(sync),
+           (double)sum[3]);
     be->vt->release(be, mem);
     return 0;
 }

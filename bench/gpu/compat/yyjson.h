@@ -17,9 +17,9 @@ typedef struct {
     size_t pos;
 } yyjson_read_err;
 
-#define YYJSON_READ_NOFLAG  0u
-#define YYJSON_WRITE_NOFLAG 0u
-#define YYJSON_WRITE_PRETTY 1u
+#define YYJSON_READ_NOFLAG             0u
+#define YYJSON_WRITE_NOFLAG            0u
+#define YYJSON_WRITE_PRETTY            1u
 #define YYJSON_WRITE_PRETTY_TWO_SPACES 2u
 
 /* NULL and *err (may be NULL) on malformed text; alc is not used. The document copies the text. */

@@ -26,7 +26,7 @@ template <typename T> struct attn_data {
     const int32_t *first;
 };
 
-#define ATTN_TILE   64
+#define ATTN_TILE 64
 #ifdef AP_CUDA_EMU
 #define ATTN_BLOCKS 8 /* small, so that small tests see groups of several heads */
 #else

@@ -27,7 +27,8 @@ struct mma_rows {
     {
         if (t >= n.len || c >= n.n + n.r)
             return NULL;
-        return c < n.n ? d.kv + ((base + t) * n.heads + head) * (n.n + n.v) + c : d.kr + (base + t) * n.kr_stride + c - n.n;
+        return c < n.n ? d.kv + ((base + t) * n.heads + head) * (n.n + n.v) + c
+                       : d.kr + (base + t) * n.kr_stride + c - n.n;
     }
     __device__ __forceinline__ const bf16 *value(int64_t t, int c) const
     {
@@ -52,7 +53,8 @@ static __device__ __forceinline__ void load_rows(bf16 *tile, const bf16 *any, F 
 }
 
 /* s [16, N] = rows row .. row+15 of tile a times rows of tile b transposed, both D wide. */
-template <int D, int N> static __device__ __forceinline__ void scores(float s[N / 8][4], const bf16 *a, int row, const bf16 *b)
+template <int D, int N>
+static __device__ __forceinline__ void scores(float s[N / 8][4], const bf16 *a, int row, const bf16 *b)
 {
 #pragma unroll
     for (int j = 0; j < N / 8; j++)
@@ -72,7 +74,8 @@ template <int D, int N> static __device__ __forceinline__ void scores(float s[N 
 }
 
 /* sum [16, D] += p [16, N] (in registers, rounded to bf16) times tile b [N, D]. */
-template <int D, int N> static __device__ __forceinline__ void accumulate(float sum[D / 8][4], const float p[N / 8][4], const bf16 *b)
+template <int D, int N>
+static __device__ __forceinline__ void accumulate(float sum[D / 8][4], const float p[N / 8][4], const bf16 *b)
 {
 #pragma unroll
     for (int k = 0; k < N / 16; k++) {
