@@ -110,7 +110,7 @@ make_check()
 stage_static()
 {
     mapfile -t scripts < <(git -C "$tree" ls-files 2> /dev/null | xargs -r grep -lE '^#!.*\b(ba)?sh' 2> /dev/null)
-    [ ${#scripts[@]} -gt 0 ] || mapfile -t scripts < <(find quickstart containers contrib tests .ci -type f -exec grep -lE '^#!.*\b(ba)?sh' {} +)
+    [ ${#scripts[@]} -gt 0 ] || mapfile -t scripts < <(find quickstart bench containers contrib tests .ci -type f -exec grep -lE '^#!.*\b(ba)?sh' {} +)
     single shellcheck shellcheck -x -S info "${scripts[@]}"
     single yamllint yamllint -d '{extends: relaxed, rules: {line-length: {max: 160}, comments: disable}}' inputs/*.yaml
     single clang-format bash -c 'find src tests bench -name "*.[ch]" -print0 | xargs -0 clang-format --dry-run --Werror'
