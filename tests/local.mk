@@ -79,6 +79,8 @@ tests_unit_test_prep_LDADD = src/prep/libap_prep.la src/text/libap_text.la src/b
 endif
 
 # ---- model, hf, golden
+dist_check_SCRIPTS += tests/cli/golden_test.sh
+TESTS += tests/cli/golden_test.sh
 EXTRA_DIST += tests/golden
 if AP_CRITERION
 AP_MODEL_TESTS = tests/unit/test_model tests/unit/test_hf

@@ -55,8 +55,9 @@ static const struct ap_option options[] = {
      .kind = AP_OPT_TEXT,
      .offset = AT(backend),
      .fallback = "auto",
-     .choices = "auto|cpu|reference",
-     .doc = "What computes: cpu is the fast one, reference the plain one that serves as the measure."},
+     .choices = "auto|cpu|onednn|cuda|reference",
+     .doc = "What computes: cpu is the fast one (onednn the same with every product by oneDNN), cuda a GPU, reference the plain "
+            "one that serves as the measure."},
     {.key = "threads",
      .kind = AP_OPT_INT,
      .offset = AT(threads),
