@@ -56,7 +56,8 @@ static const struct ap_option options[] = {
      .offset = AT(backend),
      .fallback = "auto",
      .choices = "auto|cpu|onednn|cuda|reference",
-     .doc = "What computes: cpu is the fast one (onednn the same with every product by oneDNN), cuda a GPU, reference the plain "
+     .doc = "What computes: cpu is the fast one (onednn the same with every product by oneDNN), cuda a GPU, reference "
+            "the plain "
             "one that serves as the measure."},
     {.key = "threads",
      .kind = AP_OPT_INT,
