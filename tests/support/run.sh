@@ -8,7 +8,6 @@ AP_SRCDIR=$(cd "$1" && pwd) || exit 99
 AP_BUILDDIR=$(cd "$2" && pwd) || exit 99
 shift 2
 export AP_SRCDIR AP_BUILDDIR
-export ANTIPODE_DATADIR=$AP_SRCDIR/inputs
 export PATH=$AP_BUILDDIR:$PATH LC_ALL=C.UTF-8 ANTIPODE_DATADIR=$AP_SRCDIR/inputs
 # Short, because a socket's path may have no more than 107 bytes.
 TMPDIR=$(mktemp -d /tmp/ap-test.XXXXXX) || exit 99
@@ -25,11 +24,17 @@ export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=1:abort_on_error=0}
 export LSAN_OPTIONS=${LSAN_OPTIONS:-suppressions=$AP_SRCDIR/tests/support/lsan.supp:print_suppressions=0}
 export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1:halt_on_error=1}
 
+# A second build of the same tree (distcheck, another set of libraries) is checked without the tests that train.
+case ${AP_TEST_QUICK:-}:$1 in
+[!:]*:*tests/cli/quickstart_test.sh) ;;
+[!:]*:*tests/cli/* | [!:]*:*tests/cuda/*.sh) echo "SKIP: AP_TEST_QUICK"; exit 77 ;;
+esac
+
 case $1 in
 *.sh) set -- bash "$@" ;;
 esac
-timeout --kill-after=10 "${AP_TEST_TIMEOUT:-300}" "$@" < /dev/null
+timeout --kill-after=10 "${AP_TEST_TIMEOUT:-600}" "$@" < /dev/null
 code=$?
 echo "run.sh: exit code $code after $SECONDS s"
-[ $code != 124 ] || echo "run.sh: stopped after ${AP_TEST_TIMEOUT:-300} s"
+[ $code != 124 ] || echo "run.sh: stopped after ${AP_TEST_TIMEOUT:-600} s"
 exit $code
