@@ -6,6 +6,9 @@ set -u
 # shellcheck source=tests/support/tiny_job.sh
 . "$AP_SRCDIR/tests/support/tiny_job.sh"
 
+# The launcher's own code has unit tests under the sanitizers.
+[ -z "${AP_TEST_SANITIZED:-}" ] || { echo "SKIP: a sanitized build is tested without PBS"; exit 77; }
+
 failures=0
 fail()
 {
