@@ -15,7 +15,8 @@ extern "C" {
 #define MAX_DEEP 48
 
 /* Leaf b of x: lane j adds the elements j, j+8, ... in order; lanes join as ap_pairwise_join8 does. */
-template <typename T> static __global__ void leaves_kernel(const T *x, int64_t n, int64_t leaves, int square, double *out)
+template <typename T>
+static __global__ void leaves_kernel(const T *x, int64_t n, int64_t leaves, int square, double *out)
 {
     int64_t leaf = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / LANES;
     int lane = (int)threadIdx.x % LANES;
@@ -54,7 +55,11 @@ static __device__ void node_range(int64_t leaves, int depth, unsigned path, int6
 /* Sum of a subtree by one thread, without recursion: a stack of sums that wait for their right half. */
 static __device__ double subtree(const double *x, int64_t first, int64_t count)
 {
-    struct { int64_t first, count; double left; int done; } stack[MAX_DEEP];
+    struct {
+        int64_t first, count;
+        double left;
+        int done;
+    } stack[MAX_DEEP];
     int top = 0;
     double value = 0.0;
     stack[0].first = first;
@@ -91,7 +96,10 @@ static __device__ double subtree(const double *x, int64_t first, int64_t count)
 /* One block: 2^8 subtrees, then the last levels in shared memory. out (= or +=) the root. */
 static __global__ void join_kernel(const double *leaf, int64_t leaves, double *out, int accumulate)
 {
-    struct space { double value[TOP]; int64_t count[TOP]; };
+    struct space {
+        double value[TOP];
+        int64_t count[TOP];
+    };
     AP_SHARED(space, sh);
     int depth = 8, t = (int)threadIdx.x;
     int64_t first, count;
@@ -125,8 +133,8 @@ static ap_status reduce(struct cu_stream *s, const T *x, int64_t n, double *out,
     void *mem;
     AP_TRY(cu_scratch(s, (size_t)(leaves + 1) * sizeof(double), &mem));
     if (leaves > 0)
-        AP_LAUNCH((leaves_kernel<T>), dim3((unsigned)ceil_div(leaves * LANES, THREADS)), THREADS, 0, s->id, x, n, leaves, square,
-                  (double *)mem);
+        AP_LAUNCH((leaves_kernel<T>), dim3((unsigned)ceil_div(leaves * LANES, THREADS)), THREADS, 0, s->id, x, n,
+                  leaves, square, (double *)mem);
     AP_LAUNCH(join_kernel, dim3(1), TOP, 0, s->id, (const double *)mem, leaves, out, accumulate);
     return cu_launched("sum");
 }
@@ -143,5 +151,6 @@ ap_status cu_sumsq(struct cu_stream *s, const struct ap_sumsq_args *a)
     int64_t n = ap_tensor_count(&a->x);
     if (a->x.dtype == AP_F32)
         return reduce(s, (const float *)a->x.data, n, (double *)a->out.data, 1, 0);
-    return a->x.dtype == AP_BF16 ? reduce(s, (const bf16 *)a->x.data, n, (double *)a->out.data, 1, 0) : AP_ERR_UNSUPPORTED;
+    return a->x.dtype == AP_BF16 ? reduce(s, (const bf16 *)a->x.data, n, (double *)a->out.data, 1, 0)
+                                 : AP_ERR_UNSUPPORTED;
 }
