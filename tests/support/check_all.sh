@@ -162,6 +162,9 @@ stage_minimal()
 
 [ $# -gt 0 ] || set -- static default tidy sanitizer fuzz minimal distcheck
 for stage in "$@"; do
+    declare -F "stage_$stage" > /dev/null || { printf 'check: there is no stage "%s"\n' "$stage" >&2; exit 2; }
+done
+for stage in "$@"; do
     printf '== %s\n' "$stage"
     start=$SECONDS
     "stage_$stage"
