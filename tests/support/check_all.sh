@@ -144,7 +144,7 @@ stage_fuzz()
         corpus=$env/fuzz-corpus/$(basename "$target")
         mkdir -p "$corpus"
         LSAN_OPTIONS=suppressions=$tree/tests/fuzz/lsan.supp:print_suppressions=0 \
-            single "$(basename "$target"), 15 s" "$target" -max_total_time=15 -timeout=10 -rss_limit_mb=2048 -artifact_prefix="$logs/" \
+            single "$(basename "$target"), 8 s" "$target" -max_total_time=8 -timeout=10 -rss_limit_mb=2048 -artifact_prefix="$logs/" \
             "$corpus" "$tree/tests/fuzz/corpus/$(basename "$target" | sed 's/^fuzz_//')"
     done
     [ $count -gt 0 ] || { failed=$((failed + 1)); echo "  FAIL  no fuzz target was built"; }
