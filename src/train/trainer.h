@@ -12,6 +12,7 @@ struct ap_train_options {
     const struct ap_job *job;         /* borrowed */
     struct ap_comm *comm;             /* borrowed */
     int node_ranks;                   /* ranks that share this node's processors */
+    int node_rank;                    /* mine among them: the GPU of this rank */
     const char *mpi_version;          /* for the record of the environment */
     const char *replay;               /* decisions.jsonl of another run to follow; NULL: none */
     int reprod;                       /* machine-independent choices: one thread per rank unless the job says */

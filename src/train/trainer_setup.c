@@ -248,7 +248,7 @@ static ap_status open_rank(struct ap_trainer *t, struct ap_error *err)
 {
     AP_TRY(open_data(t, err));
     AP_TRY(ap_pool_create(t->threads, &t->pool, err));
-    AP_TRY(ap_backend_open(t->backend_name, 0, t->pool, &t->be, err));
+    AP_TRY(ap_backend_open(t->backend_name, t->opt.node_rank, t->pool, &t->be, err));
     AP_TRY(open_model(t, err));
     return open_buffers(t, err);
 }
