@@ -11,8 +11,7 @@
 #define HELD    64 /* rows of the stationary side, 16 a warp */
 #define WALKED  32
 
-template <int DK, int DV>
-static constexpr size_t tiles_bytes = ((size_t)(HELD + 2 * WALKED) * (tile_ld<DK> + tile_ld<DV>)) * sizeof(bf16);
+template <int DK, int DV> static constexpr size_t tiles_bytes = ((size_t)(HELD + 2 * WALKED) * (tile_ld<DK> + tile_ld<DV>)) * sizeof(bf16);
 
 /* Two tiles of the held side, two stages of two tiles of the walked side. */
 template <int DK, int DV> struct bwd_tiles {
@@ -29,14 +28,10 @@ template <int DK, int DV> struct bwd_tiles {
 };
 
 /* What the key pass knows of 32 queries. */
-struct walked_queries {
-    float lse2[WALKED], delta[WALKED];
-    int first[WALKED];
-};
+struct walked_queries { float lse2[WALKED], delta[WALKED]; int first[WALKED]; };
 
 template <int DK, int DV>
-static __device__ __forceinline__ void fetch_queries(const mma_rows &rows, int64_t q0, bf16 *tq, bf16 *tdo,
-                                                     walked_queries *w)
+static __device__ __forceinline__ void fetch_queries(const mma_rows &rows, int64_t q0, bf16 *tq, bf16 *tdo, walked_queries *w)
 {
     const attn_shape &n = rows.n;
     load_rows<WALKED, DK, THREADS>(tq, rows.d.q, [&](int r, int c) { return rows.q(q0 + r, c); });
@@ -51,9 +46,8 @@ static __device__ __forceinline__ void fetch_queries(const mma_rows &rows, int64
 
 /* dK, dV of 16 keys from 32 queries; key: of the thread's first row. */
 template <int DK, int DV>
-static __device__ __forceinline__ void key_step(const bwd_tiles<DK, DV> &t, int stage, const walked_queries &w,
-                                                float scale2, int64_t key, int64_t q0, float dk[DK / 8][4],
-                                                float dv[DV / 8][4])
+static __device__ __forceinline__ void key_step(const bwd_tiles<DK, DV> &t, int stage, const walked_queries &w, float scale2,
+                                                int64_t key, int64_t q0, float dk[DK / 8][4], float dv[DV / 8][4])
 {
     int row = (int)threadIdx.x / AP_WARP * 16, col = (int)threadIdx.x % 4 * 2;
     float s[WALKED / 8][4], dp[WALKED / 8][4];
@@ -76,8 +70,7 @@ static __device__ __forceinline__ void key_step(const bwd_tiles<DK, DV> &t, int 
 
 /* Write dK (without rope) and dV of one head and clear them. */
 template <int DK, int DV>
-static __device__ __forceinline__ void put_head(const mma_rows &rows, int64_t key, float dk[DK / 8][4],
-                                                float dv[DV / 8][4])
+static __device__ __forceinline__ void put_head(const mma_rows &rows, int64_t key, float dk[DK / 8][4], float dv[DV / 8][4])
 {
     const attn_shape &n = rows.n;
     int col = (int)threadIdx.x % 4 * 2;
@@ -104,8 +97,7 @@ static __device__ __forceinline__ void put_head(const mma_rows &rows, int64_t ke
 
 /* The rope key's gradient of this block's heads. tokens: of the whole call. */
 template <int DK>
-static __device__ __forceinline__ void put_rope(const mma_rows &rows, int64_t key, int64_t tokens,
-                                                const float dk[DK / 8][4])
+static __device__ __forceinline__ void put_rope(const mma_rows &rows, int64_t key, int64_t tokens, const float dk[DK / 8][4])
 {
     const attn_shape &n = rows.n;
     int col = (int)threadIdx.x % 4 * 2;
@@ -132,18 +124,14 @@ static __device__ __forceinline__ void put_rope(const mma_rows &rows, int64_t ke
 }
 
 /* dK, dV: block (key tile, head group, sequence). */
-template <int DK, int DV>
-static __global__ void __launch_bounds__(THREADS) mma_dkv_kernel(attn_data<bf16> d, attn_shape n)
+template <int DK, int DV> static __global__ void __launch_bounds__(THREADS) mma_dkv_kernel(attn_data<bf16> d, attn_shape n)
 {
     AP_SHARED_DYN(space);
-    struct both {
-        walked_queries stage[2];
-    };
+    struct both { walked_queries stage[2]; };
     AP_SHARED(both, w);
     bwd_tiles<DK, DV> t(space);
     int64_t k0 = (int64_t)blockIdx.x * HELD, key = k0 + threadIdx.x / AP_WARP * 16 + threadIdx.x % AP_WARP / 4;
-    int64_t head = (int64_t)blockIdx.y * n.head_group,
-            last = head + n.head_group < n.heads ? head + n.head_group : n.heads;
+    int64_t head = (int64_t)blockIdx.y * n.head_group, last = head + n.head_group < n.heads ? head + n.head_group : n.heads;
     int lane = (int)threadIdx.x % AP_WARP;
     float dk[DK / 8][4] = {}, dv[DV / 8][4] = {};
     for (; head < last; head++) {
@@ -171,17 +159,11 @@ static __global__ void __launch_bounds__(THREADS) mma_dkv_kernel(attn_data<bf16>
     put_rope<DK>(rows, key, gridDim.z * n.len, dk);
 }
 
-struct held_queries {
-    float lse2[2], delta[2];
-    int first[2];
-    int64_t query;
-};
+struct held_queries { float lse2[2], delta[2]; int first[2]; int64_t query; };
 
 static __device__ __forceinline__ int lowest(const held_queries &h)
 {
-    struct space {
-        int low[THREADS / AP_WARP];
-    };
+    struct space { int low[THREADS / AP_WARP]; };
     AP_SHARED(space, sh);
     int x = min(h.first[0], h.first[1]);
 #pragma unroll
@@ -197,8 +179,8 @@ static __device__ __forceinline__ int lowest(const held_queries &h)
 
 /* dQ of 16 queries from 32 keys. */
 template <int DK, int DV>
-static __device__ __forceinline__ void query_step(const bwd_tiles<DK, DV> &t, int stage, const held_queries &h,
-                                                  float scale2, int64_t k0, float dq[DK / 8][4])
+static __device__ __forceinline__ void query_step(const bwd_tiles<DK, DV> &t, int stage, const held_queries &h, float scale2,
+                                                  int64_t k0, float dq[DK / 8][4])
 {
     int row = (int)threadIdx.x / AP_WARP * 16, col = (int)threadIdx.x % 4 * 2;
     float s[WALKED / 8][4], dp[WALKED / 8][4];
@@ -240,8 +222,7 @@ static __device__ __forceinline__ held_queries hold(const mma_rows &rows, int64_
 }
 
 /* dQ: block (query tile, head, sequence), the longest tiles first. */
-template <int DK, int DV>
-static __global__ void __launch_bounds__(THREADS) mma_dq_kernel(attn_data<bf16> d, attn_shape n)
+template <int DK, int DV> static __global__ void __launch_bounds__(THREADS) mma_dq_kernel(attn_data<bf16> d, attn_shape n)
 {
     AP_SHARED_DYN(space);
     bwd_tiles<DK, DV> t(space);
@@ -276,12 +257,10 @@ static __global__ void __launch_bounds__(THREADS) mma_dq_kernel(attn_data<bf16> 
     }
 }
 
-template <int DK, int DV>
-static ap_status launch(struct cu_stream *s, const attn_data<bf16> &d, const attn_shape &n, int64_t seqs, bool keys)
+template <int DK, int DV> static ap_status launch(struct cu_stream *s, const attn_data<bf16> &d, const attn_shape &n, int64_t seqs, bool keys)
 {
     size_t bytes = tiles_bytes<DK, DV>;
-    dim3 grid((unsigned)ceil_div(n.len, HELD), (unsigned)(keys ? ceil_div(n.heads, n.head_group) : n.heads),
-              (unsigned)seqs);
+    dim3 grid((unsigned)ceil_div(n.len, HELD), (unsigned)(keys ? ceil_div(n.heads, n.head_group) : n.heads), (unsigned)seqs);
     if (keys) {
         AP_TRY(cu_allow_shared(s, mma_dkv_kernel<DK, DV>, bytes));
         AP_LAUNCH((mma_dkv_kernel<DK, DV>), grid, THREADS, bytes, s->id, d, n);

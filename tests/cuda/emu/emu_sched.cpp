@@ -4,7 +4,6 @@
 
 #include <setjmp.h>
 #include <ucontext.h>
-#include <unistd.h>
 
 #include <map>
 #include <string>
@@ -28,17 +27,11 @@
 uint3 emu_thread_idx, emu_block_idx;
 dim3 emu_block_dim, emu_grid_dim;
 
-namespace
-{
+namespace {
 
 enum state { READY, AT_WARP, AT_BLOCK, DONE };
 
-struct copy {
-    void *dst;
-    const void *src;
-    int size, valid;
-    long group;
-};
+struct copy { void *dst; const void *src; int size, valid; long group; };
 
 struct fibre {
     ucontext_t context;
@@ -53,6 +46,7 @@ struct fibre {
     size_t shared_used;
     std::vector<copy> copies;
     long group;
+    void *fake_stack;
 };
 
 struct warp {
@@ -64,10 +58,11 @@ struct machine {
     std::vector<fibre *> fibres;
     std::vector<warp> warps;
     fibre *now;
+    ucontext_t main_context;
     jmp_buf main_jump;
-    const void *main_stack; /* bounds, for AddressSanitizer */
-    size_t main_stack_size;
     void *main_fake_stack;
+    const void *main_stack;
+    size_t main_stack_size;
     const std::function<void()> *body;
     const char *kernel;
     int threads, barrier_sum, barrier_result;
@@ -75,64 +70,36 @@ struct machine {
     alignas(64) unsigned char shared[STATIC_SHARED];
     unsigned char *dynamic;
     size_t dynamic_size;
-    ~machine()
-    {
-        for (fibre *f : fibres) {
-            free(f->stack);
-            delete f;
-        }
-    }
 };
 
 machine M;
 
 [[noreturn]] void fail(const char *what)
 {
-    fprintf(stderr, "emu: kernel %s, block %u %u %u, thread %u %u %u: %s\n", M.kernel ? M.kernel : "none",
-            emu_block_idx.x, emu_block_idx.y, emu_block_idx.z, emu_thread_idx.x, emu_thread_idx.y, emu_thread_idx.z,
-            what);
-    _exit(70); /* from a fibre's stack: nothing may unwind */
-}
-
-/* AddressSanitizer is told of every change of stack; only the main one has a fake stack that must be kept. */
-void leave(const fibre *to)
-{
-#if EMU_ASAN
-    if (to)
-        __sanitizer_start_switch_fiber(&M.main_fake_stack, to->stack, STACK_BYTES);
-    else
-        __sanitizer_start_switch_fiber(NULL, M.main_stack, M.main_stack_size);
-#else
-    (void)to;
-#endif
-}
-
-void arrive(bool in_fibre)
-{
-#if EMU_ASAN
-    if (in_fibre)
-        __sanitizer_finish_switch_fiber(NULL, &M.main_stack, &M.main_stack_size);
-    else
-        __sanitizer_finish_switch_fiber(M.main_fake_stack, NULL, NULL);
-#else
-    (void)in_fibre;
-#endif
+    fprintf(stderr, "emu: kernel %s, block %u %u %u, thread %u %u %u: %s\n", M.kernel ? M.kernel : "none", emu_block_idx.x,
+            emu_block_idx.y, emu_block_idx.z, emu_thread_idx.x, emu_thread_idx.y, emu_thread_idx.z, what);
+    exit(70);
 }
 
 void to_main(fibre *f)
 {
-    if (!_setjmp(f->jump)) {
-        leave(NULL);
+#if EMU_ASAN
+    __sanitizer_start_switch_fiber(&f->fake_stack, M.main_stack, M.main_stack_size);
+    swapcontext(&f->context, &M.main_context);
+    __sanitizer_finish_switch_fiber(f->fake_stack, &M.main_stack, &M.main_stack_size);
+#else
+    if (!_setjmp(f->jump))
         _longjmp(M.main_jump, 1);
-    }
-    arrive(true);
+#endif
 }
 
 /* A fibre serves one thread after another; it is never left. */
 void fibre_main(void)
 {
     fibre *f = M.now;
-    arrive(true);
+#if EMU_ASAN
+    __sanitizer_finish_switch_fiber(NULL, &M.main_stack, &M.main_stack_size);
+#endif
     for (;;) {
         (*M.body)();
         f->st = DONE;
@@ -158,15 +125,19 @@ void resume(fibre *f)
 {
     M.now = f;
     emu_thread_idx = f->tid;
+#if EMU_ASAN
+    f->entered = true;
+    __sanitizer_start_switch_fiber(&M.main_fake_stack, f->stack, STACK_BYTES);
+    swapcontext(&M.main_context, &f->context);
+    __sanitizer_finish_switch_fiber(M.main_fake_stack, NULL, NULL);
+#else
     if (!_setjmp(M.main_jump)) {
-        bool entered = f->entered;
-        f->entered = true;
-        leave(f);
-        if (entered)
+        if (f->entered)
             _longjmp(f->jump, 1);
+        f->entered = true;
         setcontext(&f->context);
     }
-    arrive(false);
+#endif
 }
 
 /* Let the lanes of warp w run until all are at the block barrier or done. */
@@ -200,8 +171,7 @@ void run_warp(int w)
             fail("the mask of a warp-wide operation is not the set of live lanes");
         M.warps[(size_t)w].phase++;
         for (int i = 0; i < count; i++)
-            M.fibres[(size_t)(first + i)]->st =
-                M.fibres[(size_t)(first + i)]->st == AT_WARP ? READY : M.fibres[(size_t)(first + i)]->st;
+            M.fibres[(size_t)(first + i)]->st = M.fibres[(size_t)(first + i)]->st == AT_WARP ? READY : M.fibres[(size_t)(first + i)]->st;
     }
 }
 
@@ -364,9 +334,7 @@ static float half_of(unsigned reg, int high)
 /* Layouts of mma.m16n8k16 (PTX ISA, "Matrix Fragments for mma.m16n8k16 with floating point type"). */
 void emu_mma_bf16(float d[4], const unsigned a[4], const unsigned b[2])
 {
-    struct {
-        unsigned a[4], b[2];
-    } mine;
+    struct { unsigned a[4], b[2]; } mine;
     memcpy(mine.a, a, sizeof(mine.a));
     memcpy(mine.b, b, sizeof(mine.b));
     const unsigned char(*slot)[EMU_SLOT] = emu_exchange(EMU_OP_MMA, 0xffffffffu, &mine, sizeof(mine));
@@ -409,8 +377,8 @@ void emu_ldmatrix(unsigned *out, int count, int trans, const void *row)
 static void check_limits(dim3 grid, dim3 block, size_t smem, const void *kernel, cudaError_t *error)
 {
     uint64_t threads = (uint64_t)block.x * block.y * block.z;
-    if (threads == 0 || threads > MAX_THREADS || block.z > 64 || !grid.x || !grid.y || !grid.z ||
-        grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535)
+    if (threads == 0 || threads > MAX_THREADS || block.z > 64 || !grid.x || !grid.y || !grid.z || grid.x > 0x7fffffffu ||
+        grid.y > 65535 || grid.z > 65535)
         *error = cudaErrorInvalidConfiguration;
     else if (smem > emu_dynamic_limit(kernel))
         *error = cudaErrorInvalidValue;
