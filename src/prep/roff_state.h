@@ -98,7 +98,7 @@ void roff_emit(struct roff *r, struct roff_span raw);
 void roff_text(struct roff *r, struct roff_span text);
 /* At least n newlines before the next text: 1 a new line, 2 a new paragraph. */
 void roff_break(struct roff *r, int n);
-/* Length of an escape's argument in the forms x, (xx, [xxx]; *name_p is the inside. */
+/* Length of an escape's argument in the forms a, (ab, [abc]; *name_p is the inside. */
 size_t roff_escape_name(struct roff_span s, struct roff_span *name_p);
 
 /* roff_chars.c: UTF-8 of a named character, NULL if unknown. */
