@@ -5,10 +5,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/log.h"
 #include "base/suggest.h"
 #include "cli/cli.h"
+
+/* A rank that is not the first waits so long before it ends with an error. */
+#define HOLD_BACK_SECONDS 3
 
 /* One parse under way: the words not yet taken. */
 struct parse {
@@ -168,10 +172,14 @@ int ap_cli_end(ap_status status, const struct ap_error *err)
     char text[2400];
     if (status == AP_OK)
         return AP_EXIT_OK;
-    /* A mistake that every rank sees is told by the first. */
+    /* A mistake that every rank sees is told by the first. The others hold back: a launcher ends all ranks at the
+     * first one that fails, and that must not be one of them before the message is out. */
     if (ap_cli_launcher_rank() <= 0) {
         ap_error_format(err, text, sizeof text);
         ap_error_log("%s", text);
+    } else {
+        struct timespec wait = {.tv_sec = HOLD_BACK_SECONDS};
+        nanosleep(&wait, NULL);
     }
     return ap_status_exit_code(status);
 }
