@@ -2,6 +2,7 @@
  * The command line of a verb, parsed by its flag table. */
 #include "config.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -172,8 +173,10 @@ int ap_cli_end(ap_status status, const struct ap_error *err)
     char text[2400];
     if (status == AP_OK)
         return AP_EXIT_OK;
-    /* A mistake that every rank sees is told by the first. The others hold back: a launcher ends all ranks at the
-     * first one that fails, and that must not be one of them before the message is out. */
+    /* A launcher ends all ranks at the first one that fails; each is to end with its own code all the same. */
+    signal(SIGTERM, SIG_IGN);
+    /* A mistake that every rank sees is told by the first. The others hold back, so that its message is out before
+     * a launcher sees the first failure. */
     if (ap_cli_launcher_rank() <= 0) {
         ap_error_format(err, text, sizeof text);
         ap_error_log("%s", text);

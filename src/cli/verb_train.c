@@ -7,12 +7,17 @@
 #include "parallel/world.h"
 #include "train/trainer.h"
 
-static ap_status train(const struct ap_job *job, const struct ap_train_flags *flags, const struct ap_signals *signals,
+/* Takes over signals. */
+static ap_status train(const struct ap_job *job, const struct ap_train_flags *flags, struct ap_signals *signals,
                        double deadline, struct ap_error *err)
 {
     struct ap_world world;
     struct ap_train_result res;
-    AP_TRY(ap_world_init(&world, err));
+    ap_status st = ap_world_init(&world, err);
+    if (st != AP_OK) {
+        ap_signals_stop(signals);
+        return st;
+    }
     struct ap_train_options opt = {
         .job = job,
         .comm = world.comm,
@@ -24,7 +29,8 @@ static ap_status train(const struct ap_job *job, const struct ap_train_flags *fl
         .signals = signals,
         .deadline = deadline,
     };
-    ap_status st = ap_train_run(&opt, &res, err);
+    st = ap_train_run(&opt, &res, err);
+    ap_signals_stop(signals);
     ap_world_end(&world, st != AP_ERR_COMM);
     return st;
 }
@@ -41,7 +47,6 @@ static ap_status run(const struct ap_cli_args *args, const struct ap_train_flags
         st = ap_signals_start(&signals, err);
     if (st == AP_OK)
         st = train(job, flags, signals, deadline, err);
-    ap_signals_stop(signals);
     ap_job_destroy(job);
     return st;
 }

@@ -14,7 +14,7 @@
 
 struct ap_signals {
     pthread_t thread;
-    sigset_t set, before; /* waited for; mask of the starting thread before */
+    sigset_t set; /* waited for */
     atomic_int count, ending;
 };
 
@@ -47,10 +47,11 @@ ap_status ap_signals_start(struct ap_signals **s_p, struct ap_error *err)
     sigaddset(&s->set, SIGTERM);
     sigaddset(&s->set, SIGUSR2);
     sigaddset(&s->set, SIGINT);
-    pthread_sigmask(SIG_BLOCK, &s->set, &s->before);
+    sigset_t before;
+    pthread_sigmask(SIG_BLOCK, &s->set, &before);
     int rc = pthread_create(&s->thread, NULL, watch, s);
     if (rc != 0) {
-        pthread_sigmask(SIG_SETMASK, &s->before, NULL);
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
         free(s);
         return ap_error_set(err, AP_ERR_ENV, "cannot start the signal thread: %s", strerror(rc));
     }
@@ -70,7 +71,6 @@ void ap_signals_stop(struct ap_signals *s)
     atomic_store(&s->ending, 1);
     pthread_kill(s->thread, SIGUSR2);
     pthread_join(s->thread, NULL);
-    pthread_sigmask(SIG_SETMASK, &s->before, NULL);
     free(s);
 }
 

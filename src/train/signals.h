@@ -13,7 +13,9 @@ struct ap_signals;
 ap_status ap_signals_start(struct ap_signals **s_p, struct ap_error *err);
 /* Requests so far; 0 for NULL. Any thread. */
 int ap_signals_count(const struct ap_signals *s);
-void ap_signals_stop(struct ap_signals *s); /* NULL is fine; the signals act as before again */
+/* The last thing before a rank leaves its world: frees s (NULL is fine) and leaves the signals blocked, so that the
+ * exit code of this rank is its own although a launcher ends all ranks at the first one that fails. */
+void ap_signals_stop(struct ap_signals *s);
 
 /* Wall time (seconds since 1970) at which the batch system ends this job, 0 if nobody says: SLURM_JOB_END_TIME,
  * or PBS_WALLTIME counted from now (call it early). */

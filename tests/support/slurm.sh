@@ -77,7 +77,7 @@ MessageTimeout=30
 InactiveLimit=0
 KillWait=5
 MinJobAge=300
-TmpFS=$dir
+TmpFS=$dir/tmp-%n
 NodeName=n1 NodeHostname=$host NodeAddr=127.0.0.1 Port=$((base + 1)) CPUs=4 State=UNKNOWN
 NodeName=n2 NodeHostname=$host NodeAddr=127.0.0.1 Port=$((base + 2)) CPUs=4 State=UNKNOWN
 PartitionName=debug Nodes=n1,n2 Default=YES MaxTime=60 State=UP
@@ -87,7 +87,7 @@ EOF
     export SLURM_CONF=$dir/slurm.conf OMPI_MCA_btl=self,tcp
     for _ in $(seq 50); do [ -S "$dir/munge/socket" ] && break; sleep 0.1; done
     slurm_background "$dir/slurmctld.out" slurmctld -D -c
-    mkdir -p "$dir/spool/n1" "$dir/spool/n2"
+    mkdir -p "$dir/spool/n1" "$dir/spool/n2" "$dir/tmp-n1" "$dir/tmp-n2"
     slurm_background "$dir/n1.out" slurmd -D -N n1
     slurm_background "$dir/n2.out" slurmd -D -N n2
     for _ in $(seq 150); do
