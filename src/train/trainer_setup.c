@@ -171,7 +171,8 @@ static ap_status settle(struct ap_trainer *t, struct ap_error *err)
     return st == AP_ERR_NOTFOUND ? ap_error_set(err, AP_ERR_CORRUPT, "a decision in the journal lacks its value") : st;
 }
 
-/* Batch split and number of ranks, once the step they hold from is known. Neither changes the bits. */
+/* Batch split and number of ranks, once the step they hold from is known. Neither changes the bits. The journal may
+ * know of later steps, of a state that is damaged now: what counts is what held for the next step. */
 static ap_status note_split(struct ap_trainer *t, struct ap_error *err)
 {
     char batch[128], world[64];
@@ -182,7 +183,7 @@ static ap_status note_split(struct ap_trainer *t, struct ap_error *err)
              (long long)t->seqs);
     snprintf(world, sizeof(world), "{\"ranks\":%d}", t->comm->size);
     for (int i = 0; i < 2; i++) {
-        const struct ap_decision *d = ap_journal_find(t->journal, note[i].kind, INT64_MAX);
+        const struct ap_decision *d = ap_journal_find(t->journal, note[i].kind, t->state.step + 1);
         if (!d || strcmp(d->value, note[i].value) != 0)
             AP_TRY(ap_journal_decide(t->journal, t->state.step + 1, note[i].kind, note[i].value, err));
     }

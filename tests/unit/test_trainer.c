@@ -13,6 +13,7 @@
 #include "../support/vranks.h"
 #include "base/log.h"
 #include "fake_model.h"
+#include "monitor/decisions.h"
 #include "text_fixture.h"
 #include "train/trainer.h"
 
@@ -228,6 +229,26 @@ AP_TEST(trainer, a_lost_journal_comes_back_from_the_checkpoint)
     fixture_write(dir, "runs/j/decisions.jsonl", "garbage\n", 8);
     cr_assert_eq(RUN(2, &o, "name=j"), AP_ERR_CORRUPT);
     cr_expect(has_text("j", "decisions.jsonl", "garbage"));
+}
+
+AP_TEST(trainer, after_a_fall_back_the_journal_tells_of_the_ranks_at_work)
+{
+    struct outcome o = {0};
+    struct ap_journal *j = NULL;
+    char path[FIXTURE_PATH];
+    int64_t ranks = 0;
+    cr_assert_eq(RUN(2, &o, "name=f", "train_steps=4"), AP_OK);
+    cr_assert_eq(RUN(3, &o, "name=f", "train_steps=8"), AP_OK);
+    cr_assert_eq(RUN(2, &o, "name=f"), AP_OK);
+    cr_assert_eq(ap_io_remove_tree(fixture_path(path, dir, "runs/f/ckpt/step-000000000012"), NULL), AP_OK);
+    cr_assert_eq(ap_io_remove_tree(fixture_path(path, dir, "runs/f/ckpt/step-000000000008"), NULL), AP_OK);
+    /* the journal's last word is 2 ranks, from step 9; for step 5 it said 3 */
+    cr_assert_eq(RUN(2, &o, "name=f"), AP_OK, "%s", o.err[0].text);
+    cr_assert_eq(ap_journal_read(fixture_path(path, dir, "runs/f/decisions.jsonl"), &j, NULL), AP_OK);
+    const struct ap_decision *d = ap_journal_find(j, "world", 5);
+    cr_assert(d && ap_decision_i64(d, "ranks", &ranks) == AP_OK);
+    cr_expect_eq(ranks, 2);
+    ap_journal_close(j);
 }
 
 AP_TEST(trainer, steps_that_are_not_finite_are_skipped_and_counted)
