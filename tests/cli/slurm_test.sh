@@ -64,7 +64,7 @@ scontrol show job "$id" | grep -q 'ExitCode=3:0' || fail "exit code of a bad job
 [ "$(grep -c train_stepz bad.txt)" = 1 ] || fail "more than one message: $(cat bad.txt)"
 
 # ---- a stop request: saved, requeued, resumed, finished
-id=$(sbatch --parsable --ntasks-per-node=1 jobscripts/slurm/requeue.sbatch job.yaml --set name=long --set train_steps=60 \
+id=$(sbatch --parsable --ntasks-per-node=1 jobscripts/slurm/requeue.sbatch job.yaml --set name=long --set train_steps=600 \
     --set checkpoint.every=0)
 for _ in $(seq 100); do
     [ "$(cat runs/long/metrics.jsonl 2> /dev/null | wc -l)" -ge 3 ] && break
@@ -73,7 +73,7 @@ done
 scancel --signal=USR2 "$id"
 finished "$id" "antipode-long-$id.out" COMPLETED '^VALID'
 grep -q 'restart 1 of' "antipode-long-$id.out" || fail "not requeued: $(cat "antipode-long-$id.out")"
-[ "$(jq -r .step runs/long/metrics.jsonl | sort -n | uniq | wc -l)" = 60 ] || fail "steps are missing after the restart"
+[ "$(jq -r .step runs/long/metrics.jsonl | sort -n | uniq | wc -l)" = 600 ] || fail "steps are missing after the restart"
 
 [ $failures = 0 ] && echo "slurm: as expected"
 exit $((failures > 0))

@@ -34,7 +34,7 @@ if [ "$(id -u)" = 0 ] && command -v setpriv > /dev/null; then
 fi
 
 # ---- two jobs on one directory
-antipode train job.yaml --set name=one --set train_steps=100000 --set train_steps=2000 > long.txt 2>&1 &
+antipode train job.yaml --set name=one --set train_steps=1000000 > long.txt 2>&1 &
 long=$!
 for ((i = 0; i < 200; i++)); do
     [ ! -s runs/one/metrics.jsonl ] || break

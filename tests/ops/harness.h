@@ -34,6 +34,8 @@ struct hx {
     struct hx_tensor t[HX_MAX];
     int count;
     uint64_t counter; /* next random counter */
+    int every;        /* of the calls, run the first and each so-manyth after it */
+    int asked;        /* calls that the case came with so far */
     /* results */
     int calls, failures, unsupported;
     double worst;

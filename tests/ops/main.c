@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Every operation of AP_OPS on every backend of this build against the oracle, then finite differences in
- * f64. Needs no MPI. Usage: ops [--backend NAME] [--op NAME]. Exit code 0: all passed. A backend that is not
- * compiled in is looked for as a plug-in; without --backend the plug-in cuda runs where it finds a device. */
+ * f64. Needs no MPI. Usage: ops [--backend NAME] [--op NAME] [--every N]. Exit code 0: all passed. --every N runs
+ * each Nth call of an operation's cases, the first included, where time is short. A backend that is not compiled in
+ * is looked for as a plug-in; without --backend the plug-in cuda runs where it finds a device. */
 #include "config.h"
 
 #include <stdio.h>
@@ -42,11 +43,18 @@ struct op_case {
 static const struct op_case cases[] = {TOLERANCE_LIST(TABLE)};
 #undef TABLE
 
-static int run_op(const struct op_case *c, struct ap_backend *be, struct ap_backend *oracle, struct ap_backend *twin,
-                  ap_dtype type)
+/* What the command line chose. */
+struct choice {
+    const char *backend, *op; /* NULL: all */
+    int every;
+};
+
+static int run_op(const struct op_case *c, int every, struct ap_backend *be, struct ap_backend *oracle,
+                  struct ap_backend *twin, ap_dtype type)
 {
     double tolerance = type == AP_BF16 ? c->bf16 : c->tolerance;
-    struct hx h = {.be = be, .oracle = oracle, .twin = twin, .type = type, .op = c->name, .tolerance = tolerance};
+    struct hx h = {
+        .be = be, .oracle = oracle, .twin = twin, .type = type, .op = c->name, .tolerance = tolerance, .every = every};
     c->run(&h);
     hx_free(&h);
     if (h.unsupported && !be->vt->is_host && type != AP_F64)
@@ -62,7 +70,7 @@ static int run_op(const struct op_case *c, struct ap_backend *be, struct ap_back
 
 /* max_isa: AP_MAX_ISA for this run, NULL: as the CPU is. With max_isa and several threads the bits must be
  * those of one thread: the own kernels promise it (with oneDNN they need not be). */
-static int run_backend(const char *name, const char *only, int threads, const char *max_isa)
+static int run_backend(const char *name, const struct choice *choice, int threads, const char *max_isa)
 {
     struct ap_pool *pool = NULL;
     struct ap_backend *be = NULL, *oracle = NULL, *twin = NULL;
@@ -81,11 +89,11 @@ static int run_backend(const char *name, const char *only, int threads, const ch
         failures = 1;
     }
     for (size_t i = 0; be && oracle && i < sizeof(cases) / sizeof(cases[0]); i++) {
-        if (only && strcmp(only, cases[i].name) != 0)
+        if (choice->op && strcmp(choice->op, cases[i].name) != 0)
             continue;
-        failures += run_op(&cases[i], be, oracle, twin, AP_F32);
-        failures += run_op(&cases[i], be, oracle, twin, AP_BF16);
-        failures += threads > 1 || max_isa ? 0 : run_op(&cases[i], be, oracle, twin, AP_F64);
+        failures += run_op(&cases[i], choice->every, be, oracle, twin, AP_F32);
+        failures += run_op(&cases[i], choice->every, be, oracle, twin, AP_BF16);
+        failures += threads > 1 || max_isa ? 0 : run_op(&cases[i], choice->every, be, oracle, twin, AP_F64);
     }
     ap_backend_close(twin);
     ap_backend_close(oracle);
@@ -146,47 +154,59 @@ static int check_names(void)
 }
 
 /* A plug-in. Plug-ins of ours have every operation in f32 and bf16. must: not being able to open it is a failure. */
-static int run_plugin(const char *name, const char *only, int must)
+static int run_plugin(const char *name, const struct choice *choice, int must)
 {
     struct ap_backend *be = NULL;
     struct ap_error err = {0};
     ap_status status = ap_backend_open(name, 0, NULL, &be, &err);
     ap_backend_close(be);
     if (status == AP_OK)
-        return run_backend(name, only, 0, NULL);
+        return run_backend(name, choice, 0, NULL);
     printf("%s%s: %s\n", must ? "not ok " : "# skipped ", name, err.text);
     return must || status != AP_ERR_ENV;
 }
 
+static int parse(int argc, char **argv, struct choice *choice)
+{
+    /* Sanitizers make it several times slower. */
+    *choice = (struct choice){.every = getenv("AP_TEST_SANITIZED") ? 4 : 1};
+    for (int i = 1; i < argc; i += 2) {
+        if (i + 1 < argc && strcmp(argv[i], "--backend") == 0)
+            choice->backend = argv[i + 1];
+        else if (i + 1 < argc && strcmp(argv[i], "--op") == 0)
+            choice->op = argv[i + 1];
+        else if (i + 1 < argc && strcmp(argv[i], "--every") == 0 && strtol(argv[i + 1], NULL, 10) >= 1)
+            choice->every = (int)strtol(argv[i + 1], NULL, 10);
+        else
+            return 0;
+    }
+    return 1;
+}
+
 int main(int argc, char **argv)
 {
-    const char *backend = NULL, *only = NULL;
-    for (int i = 1; i < argc; i += 2) {
-        if (i + 1 < argc && strcmp(argv[i], "--backend") == 0) {
-            backend = argv[i + 1];
-        } else if (i + 1 < argc && strcmp(argv[i], "--op") == 0) {
-            only = argv[i + 1];
-        } else {
-            fprintf(stderr, "usage: ops [--backend NAME] [--op NAME]\n");
-            return 2;
-        }
-    }
     static const char *const isas[] = {"avx2", "generic"};
+    struct choice choice;
+    if (!parse(argc, argv, &choice)) {
+        fprintf(stderr, "usage: ops [--backend NAME] [--op NAME] [--every N]\n");
+        return 2;
+    }
+    const char *backend = choice.backend;
     int failures = check_table() + check_names(), matched = 0;
     for (const char *const *name = ap_backend_names(); *name; name++) {
         if (backend && strcmp(backend, *name) != 0)
             continue;
         matched++;
-        failures += run_backend(*name, only, 0, NULL);
+        failures += run_backend(*name, &choice, 0, NULL);
         if (strcmp(*name, "reference") == 0)
             continue;
-        failures += run_backend(*name, only, 3, NULL);
+        failures += run_backend(*name, &choice, 3, NULL);
         for (size_t i = 0; strcmp(*name, "cpu") == 0 && i < sizeof(isas) / sizeof(isas[0]); i++)
-            failures += run_backend(*name, only, i == 0 ? 3 : 0, isas[i]);
+            failures += run_backend(*name, &choice, i == 0 ? 3 : 0, isas[i]);
     }
     if (!matched || !backend)
-        failures += run_plugin(backend ? backend : "cuda", only, backend != NULL);
-    if (!only && !backend)
+        failures += run_plugin(backend ? backend : "cuda", &choice, backend != NULL);
+    if (!choice.op && !backend)
         failures += run_gradients();
     printf("%s: %d failures\n", failures ? "FAILED" : "passed", failures);
     return failures ? 1 : 0;

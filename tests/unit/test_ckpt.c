@@ -4,6 +4,7 @@
 #include "config.h"
 
 #include "../support/ckpt_fixture.h"
+#include "../support/leaks.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -57,7 +58,7 @@ static void trip_load(struct vrank *v)
     ap_ckpt_store_close(store);
 }
 
-Test(ckpt, any_layout_loads_any_other)
+AP_TEST(ckpt, any_layout_loads_any_other)
 {
     static const int from[][2] = {{1, CF_EVEN}, {2, CF_EVEN}, {3, CF_UNEVEN}, {4, CF_PIECES}, {3, CF_WHOLE}};
     static const int to[][2] = {{1, CF_EVEN}, {2, CF_UNEVEN},  {3, CF_EVEN},
@@ -79,7 +80,7 @@ Test(ckpt, any_layout_loads_any_other)
     }
 }
 
-Test(ckpt, image_is_the_same_for_any_number_of_threads)
+AP_TEST(ckpt, image_is_the_same_for_any_number_of_threads)
 {
     struct cf_set c;
     struct ap_pool *pool = NULL;
@@ -99,7 +100,7 @@ Test(ckpt, image_is_the_same_for_any_number_of_threads)
     cf_free(&c);
 }
 
-Test(ckpt, codec_round_trips_every_width_and_refuses_wrong_input)
+AP_TEST(ckpt, codec_round_trips_every_width_and_refuses_wrong_input)
 {
     enum { N = 4099 };
     struct ap_codec *codec = NULL;
@@ -132,7 +133,7 @@ static int has_state(const char *dir, const char *name)
     return ap_io_exists(path);
 }
 
-Test(ckpt, keeps_the_newest_and_the_best)
+AP_TEST(ckpt, keeps_the_newest_and_the_best)
 {
     char dir[256];
     struct ap_comm *comm;
@@ -171,7 +172,7 @@ Test(ckpt, keeps_the_newest_and_the_best)
     ap_comm_destroy(comm);
 }
 
-Test(ckpt, going_back_sets_the_abandoned_branch_aside)
+AP_TEST(ckpt, going_back_sets_the_abandoned_branch_aside)
 {
     char dir[256];
     struct ap_comm *comm;
@@ -254,7 +255,7 @@ static int entries_in(const char *dir)
     return n;
 }
 
-Test(ckpt, ranges_that_do_not_tile_are_refused)
+AP_TEST(ckpt, ranges_that_do_not_tile_are_refused)
 {
     char dir[256];
     cf_tempdir(dir, sizeof dir);
@@ -263,7 +264,7 @@ Test(ckpt, ranges_that_do_not_tile_are_refused)
     cr_expect_eq(entries_in(dir), 1, "only LOCK may be left");
 }
 
-Test(ckpt, another_model_is_refused_and_keeps_its_states)
+AP_TEST(ckpt, another_model_is_refused_and_keeps_its_states)
 {
     char dir[256], text[2048];
     struct ap_comm *comm;
@@ -319,7 +320,7 @@ static void rewrite_manifest(const char *path, const char *from, const char *to)
     free(text);
 }
 
-Test(ckpt, another_format_version_is_named_and_left_alone)
+AP_TEST(ckpt, another_format_version_is_named_and_left_alone)
 {
     char dir[256], path[512], text[2048];
     struct ap_comm *comm;
@@ -344,7 +345,7 @@ Test(ckpt, another_format_version_is_named_and_left_alone)
     ap_comm_destroy(comm);
 }
 
-Test(ckpt, forged_manifests_are_refused)
+AP_TEST(ckpt, forged_manifests_are_refused)
 {
     /* Each has a hash that fits: only the checks of the content stand in the way. */
     static const char *edits[][2] = {
@@ -396,7 +397,7 @@ Test(ckpt, forged_manifests_are_refused)
 
 /* ---- directories ---- */
 
-Test(ckpt, second_job_is_told_who_holds_the_directory)
+AP_TEST(ckpt, second_job_is_told_who_holds_the_directory)
 {
     char dir[256], text[2048], want[64];
     struct ap_comm *comm;
@@ -427,7 +428,7 @@ Test(ckpt, second_job_is_told_who_holds_the_directory)
     ap_comm_destroy(comm);
 }
 
-Test(ckpt, unwritable_and_impossible_directories)
+AP_TEST(ckpt, unwritable_and_impossible_directories)
 {
     char dir[256], path[512], text[2048];
     struct ap_comm *comm;
@@ -460,7 +461,7 @@ Test(ckpt, unwritable_and_impossible_directories)
     ap_comm_destroy(comm);
 }
 
-Test(ckpt, leftovers_of_killed_saves_are_removed_and_nothing_else)
+AP_TEST(ckpt, leftovers_of_killed_saves_are_removed_and_nothing_else)
 {
     static const char *left[] = {"step-000000000030.host-1-1.tmp", "step-000000000005.del", "step-000000000006.del-2",
                                  "best.tmp"};
@@ -496,7 +497,7 @@ Test(ckpt, leftovers_of_killed_saves_are_removed_and_nothing_else)
     ap_comm_destroy(comm);
 }
 
-Test(ckpt, meta_comes_back_digit_for_digit)
+AP_TEST(ckpt, meta_comes_back_digit_for_digit)
 {
     static const char meta[] = "{\"seed\":18446744073709551615,\"lr\":0.10000,\"tiny\":1e-300,\"text\":\"\xc3\xa9\\n\","
                                "\"list\":[1,-2.50,null,true]}";
@@ -522,7 +523,7 @@ Test(ckpt, meta_comes_back_digit_for_digit)
 }
 
 /* AP_CKPT_SPEED=ELEMENTS prints bytes per parameter and speeds for an AdamW state of that many parameters. */
-Test(ckpt, figures)
+AP_TEST(ckpt, figures)
 {
     const char *text = getenv("AP_CKPT_SPEED");
     int64_t n = text != NULL ? strtoll(text, NULL, 10) : 1000000;

@@ -7,6 +7,7 @@
 #include "config.h"
 
 #include "../support/ckpt_fixture.h"
+#include "../support/leaks.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -554,30 +555,30 @@ static int die_everywhere(enum fault fault, int ranks, int64_t step, int best, c
     return deaths;
 }
 
-Test(ckpt_crash, kill_before_every_call, .timeout = 280)
+AP_TEST(ckpt_crash, kill_before_every_call, .timeout = 280)
 {
     die_everywhere(KILL_BEFORE, 1, 400, 0, "kill before");
     die_everywhere(KILL_BEFORE, 2, 400, 1, "kill before, best");
 }
 
-Test(ckpt_crash, kill_inside_and_after_every_call, .timeout = 280)
+AP_TEST(ckpt_crash, kill_inside_and_after_every_call, .timeout = 280)
 {
     die_everywhere(KILL_HALF, 2, 400, 1, "kill half way");
 }
 
-Test(ckpt_crash, kill_while_a_state_is_replaced, .timeout = 280)
+AP_TEST(ckpt_crash, kill_while_a_state_is_replaced, .timeout = 280)
 {
     die_everywhere(KILL_AFTER, 1, 300, 1, "kill after, replacing");
 }
 
-Test(ckpt_crash, power_cut_before_every_call, .timeout = 280)
+AP_TEST(ckpt_crash, power_cut_before_every_call, .timeout = 280)
 {
     die_everywhere(POWER_CUT, 1, 400, 0, "power cut");
     die_everywhere(POWER_CUT, 2, 400, 1, "power cut, best");
     die_everywhere(POWER_CUT, 2, 300, 0, "power cut, replacing");
 }
 
-Test(ckpt_crash, kill_at_random_times, .timeout = 280)
+AP_TEST(ckpt_crash, kill_at_random_times, .timeout = 280)
 {
     struct scene s;
     int version, deaths = 0;
@@ -660,19 +661,19 @@ static void fail_everywhere(enum fault fault, int error, ap_status want, const c
     scene_free(&s);
 }
 
-Test(ckpt_crash, no_space_at_every_call, .timeout = 280)
+AP_TEST(ckpt_crash, no_space_at_every_call, .timeout = 280)
 {
     fail_everywhere(FAIL_ONCE, ENOSPC, AP_ERR_NOSPACE, "ENOSPC once");
     fail_everywhere(FAIL_FROM_HERE, ENOSPC, AP_ERR_NOSPACE, "ENOSPC from there on");
 }
 
-Test(ckpt_crash, input_output_error_at_every_call, .timeout = 280)
+AP_TEST(ckpt_crash, input_output_error_at_every_call, .timeout = 280)
 {
     fail_everywhere(FAIL_ONCE, EIO, AP_ERR_IO, "EIO once");
     fail_everywhere(FAIL_FROM_HERE, EROFS, AP_ERR_ENV, "read-only from there on");
 }
 
-Test(ckpt_crash, short_and_interrupted_writes_cost_nothing)
+AP_TEST(ckpt_crash, short_and_interrupted_writes_cost_nothing)
 {
     struct scene s;
     int64_t step;
@@ -720,7 +721,7 @@ static const char *own_mounts(void)
     return mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 ? NULL : "mounts stay shared";
 }
 
-Test(ckpt_crash, full_and_read_only_file_systems)
+AP_TEST(ckpt_crash, full_and_read_only_file_systems)
 {
     char dir[256], text[2048], fill[300];
     struct ap_comm *comm;

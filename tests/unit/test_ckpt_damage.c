@@ -4,6 +4,7 @@
 #include "config.h"
 
 #include "../support/ckpt_fixture.h"
+#include "../support/leaks.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -132,7 +133,7 @@ static int injure(const char *dir, int state, int file, int kind, const char *pa
     return changed;
 }
 
-Test(ckpt_damage, never_loaded_and_the_newest_intact_state_is, .timeout = 280)
+AP_TEST(ckpt_damage, never_loaded_and_the_newest_intact_state_is, .timeout = 280)
 {
     const char *text = getenv("AP_CKPT_DAMAGE");
     int rounds = text != NULL ? (int)strtol(text, NULL, 10) : 500, done = 0, by_kind[KINDS] = {0};
@@ -186,7 +187,7 @@ Test(ckpt_damage, never_loaded_and_the_newest_intact_state_is, .timeout = 280)
     vranks_run(RANKS, load_expected, &x);
 }
 
-Test(ckpt_damage, every_byte_of_a_small_state_counts, .timeout = 280)
+AP_TEST(ckpt_damage, every_byte_of_a_small_state_counts, .timeout = 280)
 {
     /* One tensor, one rank: flip each byte of both files in turn. */
     char dir[256];
@@ -237,7 +238,7 @@ Test(ckpt_damage, every_byte_of_a_small_state_counts, .timeout = 280)
     ap_comm_destroy(comm);
 }
 
-Test(ckpt_damage, damaged_state_is_set_aside_and_named)
+AP_TEST(ckpt_damage, damaged_state_is_set_aside_and_named)
 {
     char dir[256], path[512], text[64];
     uint64_t at = 7;
@@ -301,7 +302,7 @@ static void forge_index(const char *state, const struct ap_chunk_row *rows, cons
     free(text);
 }
 
-Test(ckpt_damage, forged_chunk_indexes_are_refused)
+AP_TEST(ckpt_damage, forged_chunk_indexes_are_refused)
 {
     /* A hash can be forged: then only the bounds stand between the index and memory. */
     static const uint64_t values[] = {0, 1, 7, 4096, UINT32_MAX, (uint64_t)INT64_MAX, UINT64_MAX - 7, UINT64_MAX};

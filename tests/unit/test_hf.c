@@ -2,12 +2,12 @@
  * safetensors and .npy files: round trip, and every way a file can lie about its contents. */
 #include "config.h"
 
-#include <criterion/criterion.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "../support/leaks.h"
 #include "hf/npy.h"
 #include "hf/safetensors.h"
 
@@ -52,7 +52,7 @@ static ap_status open_header(const char *header, size_t bytes, struct ap_error *
     return st;
 }
 
-Test(hf, safetensors_round_trip)
+AP_TEST(hf, safetensors_round_trip)
 {
     float a[6] = {1, 2, 3, 4, 5, 6};
     int64_t b[2] = {-1, 1LL << 60};
@@ -82,7 +82,7 @@ Test(hf, safetensors_round_trip)
     ap_named_set_clear(&set);
 }
 
-Test(hf, safetensors_that_lie)
+AP_TEST(hf, safetensors_that_lie)
 {
     static const struct {
         const char *header;
@@ -137,7 +137,7 @@ static ap_status open_npy(const char *header, size_t bytes, struct ap_npy *a, st
     return ap_npy_open(path, a, err);
 }
 
-Test(hf, npy)
+AP_TEST(hf, npy)
 {
     struct ap_npy a;
     struct ap_error err;

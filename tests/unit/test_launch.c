@@ -3,7 +3,6 @@
  * empty executables in a private folder; real ones are used by tests/cli/slurm_test.sh. */
 #include "config.h"
 
-#include <criterion/criterion.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -12,6 +11,8 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include "../support/leaks.h"
 #include "base/io.h"
 #include "launch/launch.h"
 
@@ -66,7 +67,7 @@ static void expect_command(const struct ap_rm_ops *rm, const struct ap_launch_sp
     ap_argv_free(&argv);
 }
 
-Test(launch, argv_grows_and_is_null_terminated)
+AP_TEST(launch, argv_grows_and_is_null_terminated)
 {
     struct ap_argv a = {0};
     for (int i = 0; i < 100; i++)
@@ -78,7 +79,7 @@ Test(launch, argv_grows_and_is_null_terminated)
     cr_expect(a.v == NULL && a.n == 0);
 }
 
-Test(launch, text_is_quoted_for_a_shell)
+AP_TEST(launch, text_is_quoted_for_a_shell)
 {
     struct ap_argv a = {0};
     const char *words[] = {"plain", "", "two words", "it's", "$HOME;rm"};
@@ -91,7 +92,7 @@ Test(launch, text_is_quoted_for_a_shell)
     ap_argv_free(&a);
 }
 
-Test(launch, the_allocation_decides_the_manager)
+AP_TEST(launch, the_allocation_decides_the_manager)
 {
     cr_expect(ap_rm_detect() == &ap_rm_local);
     setenv("PBS_JOBID", "9.server", 1);
@@ -103,7 +104,7 @@ Test(launch, the_allocation_decides_the_manager)
     cr_expect(ap_launch_in_task());
 }
 
-Test(launch, slurm_uses_srun_with_pmix)
+AP_TEST(launch, slurm_uses_srun_with_pmix)
 {
     setenv("SLURM_JOB_ID", "7", 1);
     expect_command(&ap_rm_slurm, &spec,
@@ -117,7 +118,7 @@ Test(launch, slurm_uses_srun_with_pmix)
                    "'job'\\''s.yaml'");
 }
 
-Test(launch, pbs_counts_the_slots_of_the_node_file)
+AP_TEST(launch, pbs_counts_the_slots_of_the_node_file)
 {
     char nodes[512], want[2048];
     make_file("nodes", "n1\nn1\n\nn2\nn2", 0644);
@@ -135,7 +136,7 @@ Test(launch, pbs_counts_the_slots_of_the_node_file)
     expect_command(&ap_rm_pbs, &spec, want);
 }
 
-Test(launch, pbs_without_a_node_file_says_so)
+AP_TEST(launch, pbs_without_a_node_file_says_so)
 {
     struct ap_argv argv = {0};
     struct ap_error err = {0};
@@ -151,7 +152,7 @@ Test(launch, pbs_without_a_node_file_says_so)
     ap_argv_free(&argv);
 }
 
-Test(launch, local_never_starts_more_ranks_than_are_useful)
+AP_TEST(launch, local_never_starts_more_ranks_than_are_useful)
 {
     struct ap_argv argv = {0};
     cr_assert(ap_rm_local.command(&spec, &argv, NULL) == AP_OK);
@@ -167,7 +168,7 @@ Test(launch, local_never_starts_more_ranks_than_are_useful)
     ap_argv_free(&argv);
 }
 
-Test(launch, a_missing_launcher_is_an_environment_error)
+AP_TEST(launch, a_missing_launcher_is_an_environment_error)
 {
     struct ap_argv argv = {0};
     struct ap_error err = {0};
@@ -180,7 +181,7 @@ Test(launch, a_missing_launcher_is_an_environment_error)
     ap_argv_free(&argv);
 }
 
-Test(launch, job_is_copied_byte_for_byte)
+AP_TEST(launch, job_is_copied_byte_for_byte)
 {
     char from[512], dir[512], *path = NULL, *data = NULL;
     size_t size = 0;
@@ -212,14 +213,14 @@ static int supervised(const char *script)
     return code;
 }
 
-Test(launch, supervise_returns_how_the_command_ended, .timeout = 20)
+AP_TEST(launch, supervise_returns_how_the_command_ended, .timeout = 20)
 {
     cr_expect(supervised("exit 0") == 0);
     cr_expect(supervised("exit 5") == 5);
     cr_expect(supervised("kill -9 $$") == 128 + SIGKILL);
 }
 
-Test(launch, supervise_names_a_command_that_cannot_start, .timeout = 20)
+AP_TEST(launch, supervise_names_a_command_that_cannot_start, .timeout = 20)
 {
     struct ap_argv argv = {0};
     struct ap_error err = {0};
@@ -249,7 +250,7 @@ static pid_t sender(int signal_number, int times, const char *file)
     _exit(0);
 }
 
-Test(launch, first_stop_request_asks_the_second_insists, .timeout = 30)
+AP_TEST(launch, first_stop_request_asks_the_second_insists, .timeout = 30)
 {
     char file[512], script[2048];
     snprintf(file, sizeof file, "%s/ready", folder);

@@ -4,11 +4,11 @@
  * layout of the flat buffer and what must not depend on it. */
 #include "config.h"
 
-#include <criterion/criterion.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "../support/leaks.h"
 #include "base/rng.h"
 #include "model/model.h"
 
@@ -177,7 +177,7 @@ static void compare_with_differences(struct fixture *f, int samples)
     free(g);
 }
 
-Test(model, v3_gradients_with_mtp_and_balance)
+AP_TEST(model, v3_gradients_with_mtp_and_balance)
 {
     struct fixture f;
     struct ap_model_config c = v3_config();
@@ -193,7 +193,7 @@ Test(model, v3_gradients_with_mtp_and_balance)
     teardown(&f);
 }
 
-Test(model, v3_gradients_with_document_boundaries)
+AP_TEST(model, v3_gradients_with_document_boundaries)
 {
     struct fixture f;
     struct ap_model_config c = v3_config();
@@ -209,7 +209,7 @@ Test(model, v3_gradients_with_document_boundaries)
     teardown(&f);
 }
 
-Test(model, v2_gradients_with_three_balance_losses)
+AP_TEST(model, v2_gradients_with_three_balance_losses)
 {
     struct fixture f;
     struct ap_model_config c = v2_config();
@@ -219,7 +219,7 @@ Test(model, v2_gradients_with_three_balance_losses)
     teardown(&f);
 }
 
-Test(model, v2_lite_greedy_gate_and_no_shared_expert)
+AP_TEST(model, v2_lite_greedy_gate_and_no_shared_expert)
 {
     struct fixture f;
     struct ap_model_config c = v2_config();
@@ -234,7 +234,7 @@ Test(model, v2_lite_greedy_gate_and_no_shared_expert)
 }
 
 /* A document behind a boundary must not notice the document before it. */
-Test(model, documents_do_not_see_each_other)
+AP_TEST(model, documents_do_not_see_each_other)
 {
     struct fixture f;
     struct ap_model_config c = v3_config();
@@ -251,7 +251,7 @@ Test(model, documents_do_not_see_each_other)
 }
 
 /* Gradients add up: two micro-batches into one buffer equal the sum of two buffers. */
-Test(model, gradients_accumulate_and_load_is_counted)
+AP_TEST(model, gradients_accumulate_and_load_is_counted)
 {
     struct fixture f;
     struct ap_model_config c = v3_config();
@@ -279,7 +279,7 @@ Test(model, gradients_accumulate_and_load_is_counted)
 }
 
 /* Recomputed activations: the same losses and gradients to the last bit, in less memory. */
-Test(model, recomputation_changes_no_bit)
+AP_TEST(model, recomputation_changes_no_bit)
 {
     struct fixture f;
     struct ap_model_config c = v3_config();
@@ -306,7 +306,7 @@ Test(model, recomputation_changes_no_bit)
     teardown(&f);
 }
 
-Test(model, shards_tile_the_flat_buffer)
+AP_TEST(model, shards_tile_the_flat_buffer)
 {
     struct ap_params *p;
     struct ap_model_config c = v3_config();

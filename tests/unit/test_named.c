@@ -2,10 +2,10 @@
  * Named tensors: the list, its refusals, and range arithmetic. */
 #include "config.h"
 
-#include <criterion/criterion.h>
 #include <stdio.h>
 #include <string.h>
 
+#include "../support/leaks.h"
 #include "state/named.h"
 
 static struct ap_named tensor(const char *name, ap_dtype dtype, int64_t rows, int64_t cols, int64_t begin, int64_t end,
@@ -16,7 +16,7 @@ static struct ap_named tensor(const char *name, ap_dtype dtype, int64_t rows, in
     return t;
 }
 
-Test(named, set_finds_every_name_through_growth)
+AP_TEST(named, set_finds_every_name_through_growth)
 {
     struct ap_named_set set = {0};
     float x = 0;
@@ -38,7 +38,7 @@ Test(named, set_finds_every_name_through_growth)
     cr_assert_null(ap_named_set_find(&set, "param/model.layers.0.mlp.experts.0.up_proj.weight"));
 }
 
-Test(named, several_ranges_of_one_name_come_first_added_first)
+AP_TEST(named, several_ranges_of_one_name_come_first_added_first)
 {
     struct ap_named_set set = {0};
     float x[12];
@@ -56,7 +56,7 @@ Test(named, several_ranges_of_one_name_come_first_added_first)
     ap_named_set_clear(&set);
 }
 
-Test(named, add_refuses_what_no_state_may_hold)
+AP_TEST(named, add_refuses_what_no_state_may_hold)
 {
     struct ap_named_set set = {0};
     struct ap_error err;
@@ -95,7 +95,7 @@ Test(named, add_refuses_what_no_state_may_hold)
     ap_named_set_clear(&set);
 }
 
-Test(named, intersect_matches_counting_elements)
+AP_TEST(named, intersect_matches_counting_elements)
 {
     for (int64_t a0 = 0; a0 < 6; a0++)
         for (int64_t a1 = a0; a1 < 6; a1++)
@@ -114,7 +114,7 @@ Test(named, intersect_matches_counting_elements)
                 }
 }
 
-Test(named, copy_overlap_moves_the_common_elements_only)
+AP_TEST(named, copy_overlap_moves_the_common_elements_only)
 {
     uint16_t src_data[6], dst_data[8];
     for (int i = 0; i < 6; i++)

@@ -4,6 +4,7 @@
 
 #include <setjmp.h>
 #include <ucontext.h>
+#include <unistd.h>
 
 #include <map>
 #include <string>
@@ -46,7 +47,6 @@ struct fibre {
     size_t shared_used;
     std::vector<copy> copies;
     long group;
-    void *fake_stack;
 };
 
 struct warp {
@@ -58,11 +58,10 @@ struct machine {
     std::vector<fibre *> fibres;
     std::vector<warp> warps;
     fibre *now;
-    ucontext_t main_context;
     jmp_buf main_jump;
-    void *main_fake_stack;
-    const void *main_stack;
+    const void *main_stack; /* bounds, for AddressSanitizer */
     size_t main_stack_size;
+    void *main_fake_stack;
     const std::function<void()> *body;
     const char *kernel;
     int threads, barrier_sum, barrier_result;
@@ -70,6 +69,13 @@ struct machine {
     alignas(64) unsigned char shared[STATIC_SHARED];
     unsigned char *dynamic;
     size_t dynamic_size;
+    ~machine()
+    {
+        for (fibre *f : fibres) {
+            free(f->stack);
+            delete f;
+        }
+    }
 };
 
 machine M;
@@ -78,28 +84,48 @@ machine M;
 {
     fprintf(stderr, "emu: kernel %s, block %u %u %u, thread %u %u %u: %s\n", M.kernel ? M.kernel : "none", emu_block_idx.x,
             emu_block_idx.y, emu_block_idx.z, emu_thread_idx.x, emu_thread_idx.y, emu_thread_idx.z, what);
-    exit(70);
+    _exit(70); /* from a fibre's stack: nothing may unwind */
+}
+
+/* AddressSanitizer is told of every change of stack; only the main one has a fake stack that must be kept. */
+void leave(const fibre *to)
+{
+#if EMU_ASAN
+    if (to)
+        __sanitizer_start_switch_fiber(&M.main_fake_stack, to->stack, STACK_BYTES);
+    else
+        __sanitizer_start_switch_fiber(NULL, M.main_stack, M.main_stack_size);
+#else
+    (void)to;
+#endif
+}
+
+void arrive(bool in_fibre)
+{
+#if EMU_ASAN
+    if (in_fibre)
+        __sanitizer_finish_switch_fiber(NULL, &M.main_stack, &M.main_stack_size);
+    else
+        __sanitizer_finish_switch_fiber(M.main_fake_stack, NULL, NULL);
+#else
+    (void)in_fibre;
+#endif
 }
 
 void to_main(fibre *f)
 {
-#if EMU_ASAN
-    __sanitizer_start_switch_fiber(&f->fake_stack, M.main_stack, M.main_stack_size);
-    swapcontext(&f->context, &M.main_context);
-    __sanitizer_finish_switch_fiber(f->fake_stack, &M.main_stack, &M.main_stack_size);
-#else
-    if (!_setjmp(f->jump))
+    if (!_setjmp(f->jump)) {
+        leave(NULL);
         _longjmp(M.main_jump, 1);
-#endif
+    }
+    arrive(true);
 }
 
 /* A fibre serves one thread after another; it is never left. */
 void fibre_main(void)
 {
     fibre *f = M.now;
-#if EMU_ASAN
-    __sanitizer_finish_switch_fiber(NULL, &M.main_stack, &M.main_stack_size);
-#endif
+    arrive(true);
     for (;;) {
         (*M.body)();
         f->st = DONE;
@@ -125,19 +151,15 @@ void resume(fibre *f)
 {
     M.now = f;
     emu_thread_idx = f->tid;
-#if EMU_ASAN
-    f->entered = true;
-    __sanitizer_start_switch_fiber(&M.main_fake_stack, f->stack, STACK_BYTES);
-    swapcontext(&M.main_context, &f->context);
-    __sanitizer_finish_switch_fiber(M.main_fake_stack, NULL, NULL);
-#else
     if (!_setjmp(M.main_jump)) {
-        if (f->entered)
-            _longjmp(f->jump, 1);
+        bool entered = f->entered;
         f->entered = true;
+        leave(f);
+        if (entered)
+            _longjmp(f->jump, 1);
         setcontext(&f->context);
     }
-#endif
+    arrive(false);
 }
 
 /* Let the lanes of warp w run until all are at the block barrier or done. */
