@@ -6,7 +6,7 @@ TEST_EXTENSIONS = .sh
 AP_RUN_TEST = $(SHELL) $(srcdir)/tests/support/run.sh $(srcdir) $(builddir)
 LOG_COMPILER = $(AP_RUN_TEST)
 SH_LOG_COMPILER = $(AP_RUN_TEST)
-EXTRA_DIST += tests/support/run.sh tests/support/lsan.supp tests/support/check_all.sh tests/support/tidy.sh tests/support/slurm.sh
+EXTRA_DIST += tests/support/run.sh tests/support/lsan.supp tests/support/check_all.sh tests/support/tidy.sh tests/support/fuzz_one.sh tests/support/slurm.sh
 
 # ---- lint
 dist_check_SCRIPTS += contrib/lint/lint_test.sh

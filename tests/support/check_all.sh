@@ -136,16 +136,19 @@ stage_sanitizer()
 stage_fuzz()
 {
     build fuzzer "ccache clang" --enable-fuzzer --enable-sanitizer --without-cuda CFLAGS='-O1 -g' || return
-    local target corpus count=0
+    local target name count=0
+    rm -f "$logs"/fuzz_*.code
     make -C "$env/fuzzer" -s -j"$jobs" fuzzers > "$logs/build-fuzzers.log" 2>&1 || { one "build fuzzers" 1 "$logs/build-fuzzers.log"; return; }
+    # All at once, as many as there are processors.
+    for target in "$env"/fuzzer/tests/fuzz/fuzz_*; do
+        [ ! -f "$target" ] || [ ! -x "$target" ] || printf '%s\n' "$target"
+    done | xargs -r -n 1 -P "$jobs" bash "$here/fuzz_one.sh" "$tree" "$env" 8
     for target in "$env"/fuzzer/tests/fuzz/fuzz_*; do
         if [ ! -x "$target" ] || [ ! -f "$target" ]; then continue; fi
         count=$((count + 1))
-        corpus=$env/fuzz-corpus/$(basename "$target")
-        mkdir -p "$corpus"
-        LSAN_OPTIONS=suppressions=$tree/tests/fuzz/lsan.supp:print_suppressions=0 \
-            single "$(basename "$target"), 8 s" "$target" -max_total_time=8 -timeout=10 -rss_limit_mb=2048 -artifact_prefix="$logs/" \
-            "$corpus" "$tree/tests/fuzz/corpus/$(basename "$target" | sed 's/^fuzz_//')"
+        name=$(basename "$target")
+        [ -s "$logs/$name.code" ] || echo 1 > "$logs/$name.code"
+        one "$name, 8 s" "$(cat "$logs/$name.code")" "$logs/$name.log"
     done
     [ $count -gt 0 ] || { failed=$((failed + 1)); echo "  FAIL  no fuzz target was built"; }
 }
