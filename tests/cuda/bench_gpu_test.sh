@@ -3,10 +3,6 @@
 # The one command for a GPU machine works from start to end: here with the emulated plug-in, tiny shapes, and the
 # readers that stand in for packages a bare machine lacks.
 set -u
-if [ -n "${AP_TEST_SANITIZED:-}" ]; then
-    echo 'skipped: a sanitized plug-in does not load into the plain programs of bench/gpu'
-    exit 77
-fi
 run=$AP_SRCDIR/bench/gpu/run
 failed=0
 CFLAGS=-O1 AP_BENCH_COMPAT=1 "$run" --small --work "$TMPDIR/gpu" --plugin "$AP_BUILDDIR/tests/cuda/antipode-cuda-emu.so" --skip parity \

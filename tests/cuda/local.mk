@@ -16,8 +16,7 @@ tests_cuda_open_backend_LDADD = src/backend/libap_backend.la src/base/libap_base
 
 if AP_HAVE_EMU
 AP_EMU_CXXFLAGS = -std=gnu++17 -O2 -g -fPIC -fvisibility=hidden -U_FORTIFY_SOURCE -Wall -Wextra -Wno-unknown-pragmas \
-	-Wno-missing-field-initializers -DAP_CUDA_EMU -I. -I$(srcdir)/src -I$(srcdir)/tests/cuda/emu \
-	$(filter -fsanitize% -fno-sanitize% -fno-omit-frame-pointer,$(AP_CFLAGS))
+	-Wno-missing-field-initializers -DAP_CUDA_EMU -I. -I$(srcdir)/src -I$(srcdir)/tests/cuda/emu
 AP_EMU_OBJECTS = $(AP_CUDA_CU:.cu=.emu.o) $(AP_EMU_CPP:.cpp=.emu.o) $(AP_CUDA_BASE:.c=.emu.o)
 $(AP_CUDA_CU:.cu=.emu.o): %.emu.o: %.cu $(AP_CUDA_H) $(AP_CUDA_NEEDS) $(AP_EMU_H) config.h
 	@$(MKDIR_P) $(@D)

@@ -129,7 +129,7 @@ stage_tidy()
 
 stage_sanitizer()
 {
-    build sanitizer "ccache gcc" --enable-sanitizer --without-cuda CFLAGS='-O1 -g' &&
+    build sanitizer "ccache gcc" --enable-sanitizer --without-cuda CFLAGS='-O2 -g' &&
         make_check "$env/sanitizer" "$logs/check-sanitizer.log" AP_TEST_SANITIZED=1
 }
 

@@ -3,7 +3,7 @@
  * errors are sticky as on a device. */
 #include "emu_state.h"
 
-#include <unistd.h>
+#include <string>
 
 #define GUARD        64
 #define GUARD_BYTE   0x5a
@@ -71,7 +71,7 @@ void emu_check_guards(const char *kernel)
         for (size_t i = 0; i < GUARD; i++) {
             if ((unsigned char)a.first[-1 - (long)i] != GUARD_BYTE || (unsigned char)a.first[a.second + i] != GUARD_BYTE) {
                 fprintf(stderr, "emu: kernel %s wrote outside of an allocation of %zu bytes\n", kernel, a.second);
-                _exit(70);
+                exit(70);
             }
         }
     }

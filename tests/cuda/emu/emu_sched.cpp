@@ -4,7 +4,6 @@
 
 #include <setjmp.h>
 #include <ucontext.h>
-#include <unistd.h>
 
 #include <map>
 #include <string>
@@ -12,15 +11,8 @@
 
 #include "emu_state.h"
 
-#if defined(__SANITIZE_ADDRESS__)
-#define EMU_ASAN 1
-#include <sanitizer/common_interface_defs.h>
-#else
-#define EMU_ASAN 0
-#endif
-
 #define MAX_THREADS   1024
-#define STACK_BYTES   (EMU_ASAN ? 131072 : 65536)
+#define STACK_BYTES   65536
 #define STATIC_SHARED 49152
 #define POISON        0xff /* NaN as float and bf16 */
 #define GUARD         64
@@ -59,9 +51,6 @@ struct machine {
     std::vector<warp> warps;
     fibre *now;
     jmp_buf main_jump;
-    const void *main_stack; /* bounds, for AddressSanitizer */
-    size_t main_stack_size;
-    void *main_fake_stack;
     const std::function<void()> *body;
     const char *kernel;
     int threads, barrier_sum, barrier_result;
@@ -69,13 +58,6 @@ struct machine {
     alignas(64) unsigned char shared[STATIC_SHARED];
     unsigned char *dynamic;
     size_t dynamic_size;
-    ~machine()
-    {
-        for (fibre *f : fibres) {
-            free(f->stack);
-            delete f;
-        }
-    }
 };
 
 machine M;
@@ -84,82 +66,25 @@ machine M;
 {
     fprintf(stderr, "emu: kernel %s, block %u %u %u, thread %u %u %u: %s\n", M.kernel ? M.kernel : "none", emu_block_idx.x,
             emu_block_idx.y, emu_block_idx.z, emu_thread_idx.x, emu_thread_idx.y, emu_thread_idx.z, what);
-    _exit(70); /* from a fibre's stack: nothing may unwind */
-}
-
-/* AddressSanitizer is told of every change of stack; only the main one has a fake stack that must be kept. */
-void leave(const fibre *to)
-{
-#if EMU_ASAN
-    if (to)
-        __sanitizer_start_switch_fiber(&M.main_fake_stack, to->stack, STACK_BYTES);
-    else
-        __sanitizer_start_switch_fiber(NULL, M.main_stack, M.main_stack_size);
-#else
-    (void)to;
-#endif
-}
-
-void arrive(bool in_fibre)
-{
-#if EMU_ASAN
-    if (in_fibre)
-        __sanitizer_finish_switch_fiber(NULL, &M.main_stack, &M.main_stack_size);
-    else
-        __sanitizer_finish_switch_fiber(M.main_fake_stack, NULL, NULL);
-#else
-    (void)in_fibre;
-#endif
+    exit(70);
 }
 
 void to_main(fibre *f)
 {
-    if (!_setjmp(f->jump)) {
-        leave(NULL);
+    if (!_setjmp(f->jump))
         _longjmp(M.main_jump, 1);
-    }
-    arrive(true);
 }
 
 /* A fibre serves one thread after another; it is never left. */
 void fibre_main(void)
 {
     fibre *f = M.now;
-    arrive(true);
-    for (;;) {
-        (*M.body)();
-        f->st = DONE;
-        to_main(f);
-    }
-}
-
-fibre *fibre_make(void)
-{
-    fibre *f = new fibre();
-    f->stack = static_cast<char *>(malloc(STACK_BYTES));
-    if (!f->stack)
-        fail("out of memory for a fibre");
-    getcontext(&f->context);
-    f->context.uc_stack.ss_sp = f->stack;
-    f->context.uc_stack.ss_size = STACK_BYTES;
-    f->context.uc_link = NULL;
-    makecontext(&f->context, fibre_main, 0);
-    return f;
-}
-
-void resume(fibre *f)
-{
-    M.now = f;
-    emu_thread_idx = f->tid;
     if (!_setjmp(M.main_jump)) {
-        bool entered = f->entered;
-        f->entered = true;
-        leave(f);
-        if (entered)
+        if (f->entered)
             _longjmp(f->jump, 1);
+        f->entered = true;
         setcontext(&f->context);
     }
-    arrive(false);
 }
 
 /* Let the lanes of warp w run until all are at the block barrier or done. */
