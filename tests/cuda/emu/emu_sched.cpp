@@ -79,6 +79,31 @@ void to_main(fibre *f)
 void fibre_main(void)
 {
     fibre *f = M.now;
+    for (;;) {
+        (*M.body)();
+        f->st = DONE;
+        to_main(f);
+    }
+}
+
+fibre *fibre_make(void)
+{
+    fibre *f = new fibre();
+    f->stack = static_cast<char *>(malloc(STACK_BYTES));
+    if (!f->stack)
+        fail("out of memory for a fibre");
+    getcontext(&f->context);
+    f->context.uc_stack.ss_sp = f->stack;
+    f->context.uc_stack.ss_size = STACK_BYTES;
+    f->context.uc_link = NULL;
+    makecontext(&f->context, fibre_main, 0);
+    return f;
+}
+
+void resume(fibre *f)
+{
+    M.now = f;
+    emu_thread_idx = f->tid;
     if (!_setjmp(M.main_jump)) {
         if (f->entered)
             _longjmp(f->jump, 1);
