@@ -15,6 +15,7 @@
 #define AP_BACKEND_ABI 1
 
 struct ap_backend;
+struct ap_trace;  /* monitor/trace.h */
 struct ap_stream; /* opaque to callers; host backends use one synchronous stream */
 
 #define AP_OP_SLOT(op) ap_status (*op)(struct ap_stream * stream, const struct ap_##op##_args *args);
@@ -56,6 +57,7 @@ struct ap_backend {
     void *impl;                      /* backend's own */
     struct ap_record *record;        /* attached by record.h, else NULL */
     int device;
+    struct ap_trace *trace; /* borrowed; spans go here, NULL: off */
 };
 
 /* First member of every backend's stream type. */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "backend/cost.h"
+#include "backend/operands.h"
 #include "backend/record.h"
 #include "base/clock.h"
 
@@ -134,9 +135,15 @@ static void note_products(struct ap_record *r, enum ap_op_id op, const void *arg
     }
 }
 
-static void note(struct ap_record *r, enum ap_op_id op, const void *args, double seconds)
+static void note(struct ap_record *r, struct ap_trace *trace, enum ap_op_id op, const void *args, double begin)
 {
+    double end = ap_clock_monotonic(), seconds = end - begin;
     struct ap_op_cost c = ap_op_cost(op, args);
+    if (trace) {
+        struct ap_trace_args t = {.flops = c.flops, .bytes = c.bytes};
+        ap_operands_describe(op, args, &t);
+        ap_trace_add(trace, "op", ap_op_name(op), begin, end, &t);
+    }
     struct ap_op_total *t = &r->total[op];
     t->calls++;
     t->seconds += seconds;
@@ -149,10 +156,13 @@ static void note(struct ap_record *r, enum ap_op_id op, const void *args, double
 #define WRAPPER(op)                                                                                                    \
     static ap_status wrap_##op(struct ap_stream *s, const struct ap_##op##_args *args)                                 \
     {                                                                                                                  \
-        struct ap_record *r = s->backend->record;                                                                      \
+        struct ap_backend *be = s->backend;                                                                            \
+        ap_trace_working_on(be->trace, #op);                                                                           \
         double begin = ap_clock_monotonic();                                                                           \
-        ap_status st = r->inner.op(s, args);                                                                           \
-        note(r, AP_OP_##op, args, ap_clock_monotonic() - begin);                                                       \
+        ap_status st = be->record->inner.op(s, args);                                                                  \
+        if (be->trace && !be->vt->is_host && st == AP_OK)                                                              \
+            st = be->vt->stream_sync(s);                                                                               \
+        note(be->record, be->trace, AP_OP_##op, args, begin);                                                          \
         return st;                                                                                                     \
     }
 AP_OPS(WRAPPER)

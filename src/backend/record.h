@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  * A record of the operations a backend runs: time, calls, work, and every matrix product's shape. Attached to
  * an open backend it wraps all slots; detached, the backend is as before. For benchmarks: the wrapping
- * costs a clock reading per call. One thread. */
+ * costs a clock reading per call. One thread.
+ * With a trace on the backend each call is a span there, with dtype, shapes and work; on a device backend the call
+ * then waits for its end, so that the span is the work and not its launch. */
 #ifndef AP_BACKEND_RECORD_H
 #define AP_BACKEND_RECORD_H
 

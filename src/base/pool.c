@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/pool.h"
 
 #define TICKET_BITS 32
@@ -43,6 +44,9 @@ struct ap_pool {
     _Atomic int64_t n;
     _Atomic(ap_pool_task *) task;
     _Atomic(void *) ctx;
+    /* Set while no run is open; a worker reads them after it has taken a task of a later one. */
+    ap_pool_observer *observer;
+    void *observer_ctx;
     _Alignas(64) _Atomic int64_t done;
 
     _Alignas(64) _Atomic int sleepers;
@@ -79,6 +83,13 @@ static int ticket_open(const struct ap_pool *pool)
     return next != TICKET_NONE && (int64_t)next < atomic_load(&pool->n);
 }
 
+static void observed(struct ap_pool *pool, ap_pool_task *task, void *ctx, int64_t i, int worker, uint64_t run)
+{
+    double begin = ap_clock_monotonic();
+    task(ctx, i, worker);
+    pool->observer(pool->observer_ctx, worker, run, begin, ap_clock_monotonic());
+}
+
 /* Take and run tasks until none is left. */
 static void work_off(struct ap_pool *pool, int worker)
 {
@@ -92,7 +103,10 @@ static void work_off(struct ap_pool *pool, int worker)
             return;
         if (!atomic_compare_exchange_weak(&pool->ticket, &ticket, ticket + 1))
             continue;
-        task(ctx, (int64_t)next, worker);
+        if (pool->observer == NULL || worker == 0)
+            task(ctx, (int64_t)next, worker);
+        else
+            observed(pool, task, ctx, (int64_t)next, worker, ticket >> TICKET_BITS);
         if (atomic_fetch_add(&pool->done, 1) + 1 == n && atomic_load(&pool->caller_sleeps)) {
             pthread_mutex_lock(&pool->mutex);
             pthread_cond_signal(&pool->finished);
@@ -259,6 +273,14 @@ static void publish(struct ap_pool *pool, int64_t n, ap_pool_task *task, void *c
             pthread_cond_signal(&pool->work);
         pthread_mutex_unlock(&pool->mutex);
     }
+}
+
+void ap_pool_observe(struct ap_pool *pool, ap_pool_observer *observer, void *ctx)
+{
+    if (pool == NULL)
+        return;
+    pool->observer = observer;
+    pool->observer_ctx = ctx;
 }
 
 void ap_pool_run(struct ap_pool *pool, int64_t n, ap_pool_task *task, void *ctx)

@@ -17,6 +17,10 @@ typedef void ap_pool_task(void *ctx, int64_t task, int worker);
 ap_status ap_pool_create(int threads, struct ap_pool **pool_p, struct ap_error *err);
 void ap_pool_destroy(struct ap_pool *pool);
 int ap_pool_threads(const struct ap_pool *pool);
+/* From now on each worker but the caller (worker 0) tells when it worked on a task of which run (they are numbered),
+ * before the run can end. observer NULL: no more. Not during a run. */
+typedef void ap_pool_observer(void *ctx, int worker, uint64_t run, double begin, double end);
+void ap_pool_observe(struct ap_pool *pool, ap_pool_observer *observer, void *ctx);
 /* Run tasks 0..n-1 and wait for all. Blocking. pool NULL: serial. */
 void ap_pool_run(struct ap_pool *pool, int64_t n, ap_pool_task *task, void *ctx);
 

@@ -112,6 +112,8 @@ static ap_status bench(const struct ap_cli_args *args, const struct ap_bench_fla
         ap_error_hint(err, "step or op");
         return AP_ERR_USAGE;
     }
+    struct ap_trace_request trace = {.path = f->trace};
+    AP_TRY(ap_trace_request_steps(f->trace_steps, &trace, err));
     AP_TRY(ap_job_load(args->operands[1], args->sets, args->set_count, &job, err));
     ap_status st = ap_world_init(&world, err);
     if (st != AP_OK) {
@@ -126,7 +128,8 @@ static ap_status bench(const struct ap_cli_args *args, const struct ap_bench_fla
                                       .threads = f->threads > 0     ? (int)f->threads
                                                  : job->threads > 0 ? (int)job->threads
                                                                     : 0,
-                                      .recompute = f->recompute};
+                                      .recompute = f->recompute,
+                                      .trace = trace};
     st = ap_bench_step(&o, &res, err);
     if (st == AP_OK && world.comm->rank == 0) {
         if (args->json)

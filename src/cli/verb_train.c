@@ -8,8 +8,9 @@
 #include "train/trainer.h"
 
 /* Takes over signals. */
-static ap_status train(const struct ap_job *job, const struct ap_train_flags *flags, struct ap_signals *signals,
-                       double deadline, struct ap_error *err)
+static ap_status train(const struct ap_job *job, const struct ap_train_flags *flags,
+                       const struct ap_trace_request *trace, struct ap_signals *signals, double deadline,
+                       struct ap_error *err)
 {
     struct ap_world world;
     struct ap_train_result res;
@@ -28,6 +29,7 @@ static ap_status train(const struct ap_job *job, const struct ap_train_flags *fl
         .reprod = flags->reprod,
         .signals = signals,
         .deadline = deadline,
+        .trace = *trace,
     };
     st = ap_train_run(&opt, &res, err);
     ap_signals_stop(signals);
@@ -40,13 +42,15 @@ static ap_status run(const struct ap_cli_args *args, const struct ap_train_flags
     struct ap_job *job = NULL;
     struct ap_signals *signals = NULL;
     double deadline = ap_deadline_wall();
+    struct ap_trace_request trace = {.path = flags->trace};
+    AP_TRY(ap_trace_request_steps(flags->trace_steps, &trace, err));
     AP_TRY(ap_job_load(args->operands[0], args->sets, args->set_count, &job, err));
     ap_status st = ap_job_check_files(job, err);
     /* Before MPI starts its threads, so that they inherit the mask. */
     if (st == AP_OK)
         st = ap_signals_start(&signals, err);
     if (st == AP_OK)
-        st = train(job, flags, signals, deadline, err);
+        st = train(job, flags, &trace, signals, deadline, err);
     ap_job_destroy(job);
     return st;
 }

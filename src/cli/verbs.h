@@ -36,6 +36,7 @@ char *ap_cli_completion(void);
 struct ap_train_flags {
     char *replay;
     int reprod;
+    char *trace, *trace_steps;
 };
 struct ap_eval_flags {
     char *step;
@@ -53,6 +54,7 @@ struct ap_bench_flags {
     char *backend;
     int64_t threads, repeats;
     int recompute;
+    char *trace, *trace_steps;
 };
 extern const struct ap_verb ap_verb_desc_selftest;
 extern const struct ap_verb ap_verb_desc_bench;

@@ -16,6 +16,18 @@ static const struct ap_option train_flags[] = {
      .offset = offsetof(struct ap_train_flags, reprod),
      .fallback = "false",
      .doc = "Let nothing depend on the machine's size: one thread per process unless the job says otherwise."},
+    {.key = "trace",
+     .kind = AP_OPT_PATH,
+     .offset = offsetof(struct ap_train_flags, trace),
+     .doc = "Write a trace of steps to this file: open it in Perfetto (ui.perfetto.dev) or chrome://tracing. "
+            "All processes of the run are in it, one row for each of their threads."},
+    {.key = "trace-steps",
+     .kind = AP_OPT_TEXT,
+     .offset = offsetof(struct ap_train_flags, trace_steps),
+     .default_words = "the first 10 of this start",
+     .doc =
+         "Steps to trace: one, or the first and the last with a dash between them (100-120). Other steps run at full "
+         "speed."},
 };
 
 const struct ap_verb ap_verb_desc_train = {
@@ -132,6 +144,19 @@ static const struct ap_option bench_flags[] = {
      .offset = offsetof(struct ap_bench_flags, recompute),
      .fallback = "false",
      .doc = "Compute activations again in backward instead of keeping them."},
+    {.key = "trace",
+     .kind = AP_OPT_PATH,
+     .offset = offsetof(struct ap_bench_flags, trace),
+     .doc = "Write a trace of measured and unmeasured steps to this file: open it in Perfetto (ui.perfetto.dev) or "
+            "chrome://tracing. "
+            "All processes of the run are in it, one row for each of their threads."},
+    {.key = "trace-steps",
+     .kind = AP_OPT_TEXT,
+     .offset = offsetof(struct ap_bench_flags, trace_steps),
+     .default_words = "the first 10",
+     .doc = "Steps to trace (1 is the warm-up; 2, which makes the list of the replay, is left out): one, or the first "
+            "and the last with a dash between them (100-120). Traced steps are a little slower: "
+            "look elsewhere for figures."},
 };
 
 const struct ap_verb ap_verb_desc_bench = {

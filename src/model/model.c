@@ -297,20 +297,32 @@ static ap_status read_back(struct ap_model *m, struct ap_model_result *r, int64_
     return AP_OK;
 }
 
+static ap_status forward(struct ap_model *m)
+{
+    OP(m, embed_fwd, .table = w2(m, m->off_embed, m->cfg.vocab_size, m->cfg.hidden_size), .ids = m->tokens_d,
+       .out = m->layers[0].s.x_in);
+    return forward_layers(m);
+}
+
+static ap_status backward(struct ap_model *m)
+{
+    AP_TRY(backward_layers(m));
+    OP(m, embed_bwd, .dout = m->dx, .ids = m->tokens_d,
+       .dtable = g2(m, m->off_embed, m->cfg.vocab_size, m->cfg.hidden_size));
+    return AP_OK;
+}
+
 static ap_status run(struct ap_model *m, const struct ap_batch *batch, struct ap_model_result *r)
 {
-    int64_t h = m->cfg.hidden_size, V = m->cfg.vocab_size;
-    OP(m, embed_fwd, .table = w2(m, m->off_embed, V, h), .ids = m->tokens_d, .out = m->layers[0].s.x_in);
-    AP_TRY(forward_layers(m));
-    AP_TRY(ap_head_step(m, &m->head, m->x_out, m->off_norm, m->targets_d, m->token_loss, m->lw.ce, 0, m->dx));
+    SPAN(m, "forward", NULL, 0, forward(m));
+    SPAN(m, "loss", NULL, 0,
+         ap_head_step(m, &m->head, m->x_out, m->off_norm, m->targets_d, m->token_loss, m->lw.ce, 0, m->dx));
     for (int64_t i = 0; i < m->tokens; i++)
         r->ce_tokens += batch->targets[i] >= 0;
     if (m->cfg.mtp_depth && m->lw.mtp != 0.0)
-        AP_TRY(ap_mtp_step(m, batch, &r->mtp_tokens, m->dx));
-    if (!with_grads(m))
-        return AP_OK;
-    AP_TRY(backward_layers(m));
-    OP(m, embed_bwd, .dout = m->dx, .ids = m->tokens_d, .dtable = g2(m, m->off_embed, V, h));
+        SPAN(m, "MTP", NULL, 0, ap_mtp_step(m, batch, &r->mtp_tokens, m->dx));
+    if (with_grads(m))
+        SPAN(m, "backward", NULL, 0, backward(m));
     return AP_OK;
 }
 

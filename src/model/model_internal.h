@@ -7,6 +7,7 @@
 
 #include "backend/arena.h"
 #include "model/model.h"
+#include "monitor/trace.h"
 
 /* Offsets in the flat parameter buffer; -1 where a layer has no such tensor. */
 struct layer_params {
@@ -87,6 +88,9 @@ struct ap_model {
     int32_t *host_counts; /* [moe_layers * E] */
     int32_t *host_mtp;    /* ids, targets [2N] */
 };
+
+/* A part of the model as a span of the trace. */
+#define SPAN(m, name, key, number, expr) AP_TRACE_TRY((m)->be->trace, "model", name, key, number, expr)
 
 /* m->be->ops.NAME(stream, &(args)) with early return. */
 #define OP(m, name, ...) AP_TRY((m)->be->ops.name((m)->be->stream, &(struct ap_##name##_args){__VA_ARGS__}))

@@ -90,11 +90,14 @@ ap_status ap_mtp_step(struct ap_model *m, const struct ap_batch *batch, int64_t 
         AP_TRY(m->be->vt->copy(m->be->stream, s->ids.data, m->host_mtp, bytes));
         AP_TRY(m->be->vt->copy(m->be->stream, s->targets.data, m->host_mtp + m->tokens, bytes));
     }
-    AP_TRY(forward(m, L, out));
-    AP_TRY(ap_head_step(m, &m->mtp_head, out, s->norm, s->targets, m->mtp_token_loss, m->lw.mtp, 1, m->dx_mtp));
+    SPAN(m, "MTP forward", NULL, 0, forward(m, L, out));
+    SPAN(m, "loss", NULL, 0,
+         ap_head_step(m, &m->mtp_head, out, s->norm, s->targets, m->mtp_token_loss, m->lw.mtp, 1, m->dx_mtp));
     if (planning(m) ? !m->opt.forward_only : with_grads(m)) {
+        double begin = ap_trace_begin(m->be->trace);
         AP_TRY(ap_block_backward(m, L, m->dx_mtp));
         AP_TRY(backward(m, m->dx_mtp, dx));
+        ap_trace_end(m->be->trace, "model", "MTP backward", NULL, 0, begin);
     }
     ap_arena_reset(&m->arena, mark);
     return AP_OK;

@@ -78,13 +78,11 @@ static ap_status write_line(struct ap_jsonl *f, const char *text, size_t size, s
 ap_status ap_jsonl_append(struct ap_jsonl *f, struct ap_json *line, int durable, struct ap_error *err)
 {
     ap_strbuf_add(&line->text, "\n");
-    size_t size = line->text.size;
-    char *text = ap_strbuf_take(&line->text);
-    *line = (struct ap_json){0};
-    if (!text)
-        return ap_error_set(err, AP_ERR_NOMEM, "out of memory for a line of %s", f->path);
-    ap_status st = write_line(f, text, size, err);
-    free(text);
+    struct ap_strbuf text = line->text;
+    ap_status st = text.failed ? ap_error_set(err, AP_ERR_NOMEM, "out of memory for a line of %s", f->path)
+                               : write_line(f, text.data, text.size, err);
+    /* Empty, with its memory: a file of one line for each step allocates once. */
+    *line = (struct ap_json){.text = {.data = text.data, .capacity = text.capacity}};
     if (st == AP_OK && durable && fsync(f->fd) != 0)
         return fail(err, "fsync", f->path);
     return st;

@@ -14,7 +14,8 @@ struct ap_jsonl;
 /* Open for appending, made if missing. Lines of another process are kept. */
 ap_status ap_jsonl_open(const char *path, struct ap_jsonl **f_p, struct ap_error *err);
 void ap_jsonl_close(struct ap_jsonl *f); /* NULL is fine */
-/* Append the object that stands in *line and empty it. durable: fsync before returning. After a failed write
+/* Append the object that stands in *line and empty it; its memory stays for the next line, until
+ * ap_strbuf_clear(&line->text). durable: fsync before returning. After a failed write
  * the file is as before. */
 ap_status ap_jsonl_append(struct ap_jsonl *f, struct ap_json *line, int durable, struct ap_error *err);
 /* Drop the lines whose "step" is above last_step and a torn last line; by durable replacement, and only if

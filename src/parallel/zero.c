@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "monitor/trace.h"
 #include "parallel/tree.h"
 #include "parallel/zero.h"
 
@@ -235,7 +236,8 @@ ap_status ap_reducer_end_leaf(struct ap_reducer *r)
         struct held *left = &r->stack[r->depth - 2], *right = &r->stack[r->depth - 1];
         if (!ap_tree_siblings(r->opt.leaves, left->node, right->node))
             break;
-        AP_TRY(add_into(r, r->buffers[left->buffer], r->buffers[right->buffer], r->flat));
+        AP_TRACE_TRY(r->opt.backend->trace, "reduce", "gradient sum", NULL, 0,
+                     add_into(r, r->buffers[left->buffer], r->buffers[right->buffer], r->flat));
         r->busy[right->buffer] = 0;
         left->node.hi = right->node.hi;
         r->depth--;
@@ -311,7 +313,7 @@ ap_status ap_reducer_finish(struct ap_reducer *r, ap_tensor *shard_p)
     for (int i = 0; i < size; i++)
         longest = begin[i + 1] - begin[i] > longest ? begin[i + 1] - begin[i] : longest;
     for (int64_t at = 0; size > 1 && at < longest; at += r->window) {
-        AP_TRY(exchange(r, at));
+        AP_TRACE_TRY(be->trace, "reduce", "exchange", NULL, 0, exchange(r, at));
         int64_t n = window_length(r, rank, at);
         if (n == 0)
             continue;
@@ -326,27 +328,59 @@ ap_status ap_reducer_finish(struct ap_reducer *r, ap_tensor *shard_p)
     return AP_OK;
 }
 
-ap_status ap_zero_allgather(struct ap_backend *be, struct ap_comm *comm, const struct ap_shard_map *map, ap_tensor flat)
+struct ap_gatherer {
+    struct ap_backend *be;
+    struct ap_comm *comm;
+    const struct ap_shard_map *map;
+    ap_dtype dtype;
+    int64_t *bytes; /* [size] of each shard */
+    uint8_t *host;  /* device backends with peers: the flat buffer */
+};
+
+ap_status ap_gatherer_create(struct ap_backend *be, struct ap_comm *comm, const struct ap_shard_map *map,
+                             ap_dtype dtype, struct ap_gatherer **g_p)
 {
-    int64_t es = (int64_t)ap_dtype_size(flat.dtype), begin = map->begin[comm->rank], end = map->begin[comm->rank + 1];
-    if (comm->size == 1)
-        return AP_OK;
-    uint8_t *mem = flat.data, *host = be->vt->is_host ? mem : malloc((size_t)(map->begin[comm->size] * es));
-    int64_t *bytes = malloc((size_t)comm->size * sizeof(*bytes));
-    ap_status st = bytes && host ? AP_OK : AP_ERR_NOMEM;
-    if (st == AP_OK && host != mem) {
-        st = be->vt->copy(be->stream, host + begin * es, mem + begin * es, (size_t)((end - begin) * es));
-        ap_status sync = be->vt->stream_sync(be->stream);
-        st = st != AP_OK ? st : sync;
+    int64_t es = (int64_t)ap_dtype_size(dtype);
+    int staged = !be->vt->is_host && comm->size > 1;
+    struct ap_gatherer *g = calloc(1, sizeof(*g));
+    if (!g)
+        return AP_ERR_NOMEM;
+    *g = (struct ap_gatherer){.be = be, .comm = comm, .map = map, .dtype = dtype};
+    g->bytes = malloc((size_t)comm->size * sizeof(*g->bytes));
+    g->host = staged ? malloc((size_t)(map->begin[comm->size] * es)) : NULL;
+    if (!g->bytes || (staged && !g->host)) {
+        ap_gatherer_destroy(g);
+        return AP_ERR_NOMEM;
     }
-    for (int i = 0; st == AP_OK && i < comm->size; i++)
-        bytes[i] = (map->begin[i + 1] - map->begin[i]) * es;
-    if (st == AP_OK)
-        st = ap_comm_allgatherv(comm, host + begin * es, bytes, host);
-    if (st == AP_OK && host != mem)
-        st = be->vt->copy(be->stream, mem, host, (size_t)(map->begin[comm->size] * es));
-    if (host != mem)
-        free(host);
-    free(bytes);
-    return st;
+    for (int i = 0; i < comm->size; i++)
+        g->bytes[i] = (map->begin[i + 1] - map->begin[i]) * es;
+    *g_p = g;
+    return AP_OK;
+}
+
+void ap_gatherer_destroy(struct ap_gatherer *g)
+{
+    if (!g)
+        return;
+    free(g->bytes);
+    free(g->host);
+    free(g);
+}
+
+ap_status ap_gatherer_run(struct ap_gatherer *g, ap_tensor flat)
+{
+    struct ap_backend *be = g->be;
+    int rank = g->comm->rank, size = g->comm->size;
+    int64_t es = (int64_t)ap_dtype_size(g->dtype), begin = g->map->begin[rank] * es;
+    uint8_t *mem = flat.data, *host = g->host ? g->host : mem;
+    if (flat.dtype != g->dtype)
+        return AP_ERR_BUG;
+    if (size == 1)
+        return AP_OK;
+    if (host != mem) {
+        AP_TRY(be->vt->copy(be->stream, host + begin, mem + begin, (size_t)g->bytes[rank]));
+        AP_TRY(be->vt->stream_sync(be->stream));
+    }
+    AP_TRY(ap_comm_allgatherv(g->comm, host + begin, g->bytes, host));
+    return host != mem ? be->vt->copy(be->stream, mem, host, (size_t)(g->map->begin[size] * es)) : AP_OK;
 }

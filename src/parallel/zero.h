@@ -45,8 +45,13 @@ ap_status ap_reducer_end_leaf(struct ap_reducer *r);
  * begin[rank+1] - 1; valid until the next begin_leaf or reset. */
 ap_status ap_reducer_finish(struct ap_reducer *r, ap_tensor *shard_p);
 
-/* Collective. flat (backend memory, [begin[size]]) holds the own shard; afterwards everybody's. */
-ap_status ap_zero_allgather(struct ap_backend *be, struct ap_comm *comm, const struct ap_shard_map *map,
-                            ap_tensor flat);
+/* The gather of flat buffers of one map; its memory is planned once. */
+struct ap_gatherer;
+/* Not collective. be, comm and map are borrowed. */
+ap_status ap_gatherer_create(struct ap_backend *be, struct ap_comm *comm, const struct ap_shard_map *map,
+                             ap_dtype dtype, struct ap_gatherer **g_p);
+void ap_gatherer_destroy(struct ap_gatherer *g); /* NULL is fine */
+/* Collective. flat (backend memory, [begin[size]] of that dtype) holds the own shard; afterwards everybody's. */
+ap_status ap_gatherer_run(struct ap_gatherer *g, ap_tensor flat);
 
 #endif

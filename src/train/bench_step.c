@@ -25,6 +25,7 @@ struct bench {
     struct ap_optimizer *optim;
     struct ap_reducer *reducer;
     struct ap_record record;
+    struct ap_tracing tracing;
     struct ap_replay *replay;
     int32_t *tokens, *targets, *first, *positions; /* one micro-batch */
     double *bias, *times;                          /* times: [3][repeats] step, replay, compute */
@@ -93,6 +94,7 @@ static ap_status setup(struct bench *b, struct ap_error *err)
     const struct ap_job *job = b->job;
     int threads = b->opt->threads > 0 ? b->opt->threads : ap_environment_threads(b->opt->comm->size);
     b->leaves = job->batch.global_sequences / job->batch.micro_sequences;
+    AP_TRY(ap_tracing_open(&b->tracing, &b->opt->trace, b->opt->comm, threads, err));
     AP_TRY(ap_pool_create(threads, &b->pool, err));
     AP_TRY(ap_backend_open(b->opt->backend ? b->opt->backend : job->backend, 0, b->pool, &b->be, err));
     if (!b->be->vt->is_host)
@@ -117,9 +119,12 @@ static ap_status leaves(struct bench *b)
     struct ap_model_result r;
     for (int64_t i = b->lo; i < b->hi; i++) {
         ap_tensor grads;
+        double begin = ap_trace_begin(b->be->trace);
         AP_TRY(ap_reducer_begin_leaf(b->reducer, &grads));
         AP_TRY(ap_model_step(b->model, ap_optimizer_weights(b->optim), grads, b->bias_t, &batch, &lw, &r, NULL));
         AP_TRY(ap_reducer_end_leaf(b->reducer));
+        ap_trace_end(b->be->trace, "step", "micro-batch", "micro_batch", i, begin);
+        ap_trace_relieve(b->be->trace);
     }
     return AP_OK;
 }
@@ -133,15 +138,27 @@ static ap_status step(struct bench *b, double *seconds_p, double *compute_p)
     ap_tensor grad;
     AP_TRY(leaves(b));
     *compute_p = ap_clock_monotonic() - begin;
-    AP_TRY(ap_reducer_finish(b->reducer, &grad));
-    AP_TRY(ap_optimizer_norm(b->optim, grad, &norm));
+    struct ap_trace *trace = b->be->trace;
+    AP_TRACE_TRY(trace, "step", "gradient reduction", NULL, 0, ap_reducer_finish(b->reducer, &grad));
+    AP_TRACE_TRY(trace, "step", "gradient norm", NULL, 0, ap_optimizer_norm(b->optim, grad, &norm));
     struct ap_optimizer_hyper h = {job->optim.lr,           job->optim.beta1, job->optim.beta2, job->optim.eps,
                                    job->optim.weight_decay, job->optim.clip,  ++b->updates};
-    AP_TRY(ap_optimizer_update(b->optim, &h, grad, ap_optimizer_clip_scale(norm, h.clip)));
+    AP_TRACE_TRY(trace, "step", "optimizer", NULL, 0,
+                 ap_optimizer_update(b->optim, &h, grad, ap_optimizer_clip_scale(norm, h.clip)));
     ap_optimizer_flip(b->optim);
     AP_TRY(ap_comm_barrier(b->opt->comm));
     *seconds_p = ap_clock_monotonic() - begin;
     return AP_OK;
+}
+
+/* A step, in the trace if it is one of those wanted. */
+static ap_status traced_step(struct bench *b, double *seconds_p, double *compute_p)
+{
+    ap_tracing_step_begin(&b->tracing, b->updates + 1, b->be);
+    ap_status st = step(b, seconds_p, compute_p);
+    ap_tracing_step_done(&b->tracing);
+    ap_tracing_step_end(&b->tracing);
+    return st;
 }
 
 /* One recorded step gives the list; a dtype without replay engines leaves it out. */
@@ -167,12 +184,12 @@ static ap_status measure(struct bench *b, struct ap_bench_step_result *res, stru
     int n = b->opt->repeats;
     double *t = b->times, *replay = t + n, *compute = t + 2 * n, unused[2];
     for (int i = 0; i < WARM_UP; i++)
-        AP_TRY(step(b, &unused[0], &unused[1]));
+        AP_TRY(traced_step(b, &unused[0], &unused[1]));
     AP_TRY(make_replay(b, res, err));
     if (b->replay)
         AP_TRY(ap_replay_run(b->replay, &unused[0]));
     for (int i = 0; i < n; i++) {
-        AP_TRY(step(b, &t[i], &compute[i]));
+        AP_TRY(traced_step(b, &t[i], &compute[i]));
         if (b->replay)
             AP_TRY(ap_replay_run(b->replay, &replay[i]));
     }
@@ -245,6 +262,7 @@ ap_status ap_bench_step(const struct ap_bench_step_options *opt, struct ap_bench
     ap_status st = run(&b, &res, err);
     if (st != AP_OK && err->status == AP_OK)
         ap_error_set(err, st, "the benchmark step failed: %s", ap_status_name(st));
+    ap_tracing_close(&b.tracing, st == AP_OK);
     ap_replay_destroy(b.replay);
     ap_record_free(&b.record);
     ap_reducer_destroy(b.reducer);

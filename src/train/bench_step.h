@@ -7,6 +7,7 @@
 #include "backend/cpu/replay.h"
 #include "parallel/comm.h"
 #include "plan/job.h"
+#include "train/tracing.h"
 
 struct ap_bench_step_options {
     const struct ap_job *job; /* borrowed */
@@ -15,6 +16,7 @@ struct ap_bench_step_options {
     int threads;              /* per rank; <= 0: as many as processors */
     int repeats;              /* >= 1 */
     int recompute;            /* activations again in backward */
+    struct ap_trace_request trace;
 };
 
 struct ap_bench_step_result {

@@ -19,6 +19,8 @@ src_train_libap_train_la_SOURCES += \
   src/train/router_bias.c src/train/router_bias.h \
   src/train/schedule.c src/train/schedule.h \
   src/train/signals.c src/train/signals.h \
+  src/train/step_mark.c src/train/step_mark.h \
+  src/train/tracing.c src/train/tracing.h \
   src/train/trainer.c src/train/trainer.h src/train/trainer_impl.h \
   src/train/trainer_loop.c src/train/trainer_resume.c src/train/trainer_setup.c src/train/trainer_step.c \
   src/train/verdict.c \

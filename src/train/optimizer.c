@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "monitor/trace.h"
 #include "train/optimizer.h"
 
 /* A run of flat elements that share the weight-decay flag. Gaps between tensors are zero in every buffer and
@@ -24,6 +25,7 @@ struct ap_optimizer {
     int64_t *sum_bytes;              /* [ranks] bytes of chunk sums of each rank */
     double *sums;                    /* host [chunk_count] */
     void *sums_dev;                  /* backend f64 [own chunks] */
+    struct ap_gatherer *gatherer;
     struct run *runs;
     int64_t run_count;
     int now;           /* index of the committed copies */
@@ -116,6 +118,8 @@ ap_status ap_optimizer_create(const struct ap_optimizer_options *opt, struct ap_
         st = make_runs(o);
     if (st == AP_OK)
         st = make_memory(o);
+    if (st == AP_OK)
+        st = ap_gatherer_create(opt->backend, opt->comm, &o->map, opt->dtype, &o->gatherer);
     if (st != AP_OK) {
         ap_error_set(err, st, "no memory for the optimizer: %lld parameters, %d ranks", (long long)opt->params->flat,
                      opt->comm->size);
@@ -135,6 +139,7 @@ void ap_optimizer_destroy(struct ap_optimizer *o)
     for (size_t i = 0; i < sizeof(mem) / sizeof(mem[0]); i++)
         if (mem[i])
             be->vt->release(be, mem[i]);
+    ap_gatherer_destroy(o->gatherer);
     free(o->host);
     free(o->runs);
     free(o->sums);
@@ -212,7 +217,8 @@ static ap_tensor part(const struct ap_optimizer *o, void *mem, int64_t offset, i
     return ap_tensor_1d((uint8_t *)mem + (size_t)offset * o->es, o->opt.dtype, count);
 }
 
-ap_status ap_optimizer_update(struct ap_optimizer *o, const struct ap_optimizer_hyper *h, ap_tensor shard_grad,
+/* The own shard of the shadow. */
+static ap_status update_shard(struct ap_optimizer *o, const struct ap_optimizer_hyper *h, ap_tensor shard_grad,
                               double grad_scale)
 {
     struct ap_backend *be = o->opt.backend;
@@ -240,8 +246,20 @@ ap_status ap_optimizer_update(struct ap_optimizer *o, const struct ap_optimizer_
         st = be->ops.adamw(be->stream, &a);
     }
     ap_status sync = be->vt->stream_sync(be->stream);
-    AP_TRY(ap_comm_agree(o->opt.comm, st != AP_OK ? st : sync, NULL, NULL));
-    return ap_zero_allgather(be, o->opt.comm, &o->map, part(o, o->w[next], 0, o->opt.params->flat));
+    return st != AP_OK ? st : sync;
+}
+
+ap_status ap_optimizer_update(struct ap_optimizer *o, const struct ap_optimizer_hyper *h, ap_tensor shard_grad,
+                              double grad_scale)
+{
+    struct ap_trace *trace = o->opt.backend->trace;
+    double begin = ap_trace_begin(trace);
+    ap_status st = update_shard(o, h, shard_grad, grad_scale);
+    ap_trace_end(trace, "optimizer", "update", NULL, 0, begin);
+    AP_TRY(ap_comm_agree(o->opt.comm, st, NULL, NULL));
+    AP_TRACE_TRY(trace, "optimizer", "parameter gather", NULL, 0,
+                 ap_gatherer_run(o->gatherer, part(o, o->w[1 - o->now], 0, o->opt.params->flat)));
+    return AP_OK;
 }
 
 void ap_optimizer_flip(struct ap_optimizer *o)

@@ -27,6 +27,8 @@ ap_status ap_train_run(const struct ap_train_options *opt, struct ap_train_resul
     }
     if (st != AP_OK && st != AP_ERR_INVALID && st != AP_ERR_STOPPED && t->events)
         ap_events_emit(t->events, AP_LOG_DEBUG, t->state.step, "error", "%s", err->text);
+    /* A run that failed may have left ranks behind: each keeps its own trace. */
+    ap_tracing_close(&t->tracing, st == AP_OK || st == AP_ERR_INVALID || st == AP_ERR_STOPPED);
     ap_trainer_teardown(t);
     free(t);
     *res_p = res;

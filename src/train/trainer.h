@@ -7,6 +7,7 @@
 #include "parallel/comm.h"
 #include "plan/job.h"
 #include "train/signals.h"
+#include "train/tracing.h"
 
 struct ap_train_options {
     const struct ap_job *job;         /* borrowed */
@@ -18,6 +19,7 @@ struct ap_train_options {
     int reprod;                       /* machine-independent choices: one thread per rank unless the job says */
     const struct ap_signals *signals; /* NULL: nobody asks to stop */
     double deadline;                  /* wall time of the batch system's end; 0: none */
+    struct ap_trace_request trace;
 };
 
 struct ap_train_result {

@@ -5,6 +5,7 @@
  *   trainer_resume.c  what a checkpoint holds, saving and loading it
  *   trainer_step.c    one step up to its commit
  *   trainer_loop.c    evaluation, metrics, checkpoints, stopping
+ *   tracing.c         traces of steps
  *   verdict.c         summary.json, FOM lines, VALID / INVALID */
 #ifndef AP_TRAIN_TRAINER_IMPL_H
 #define AP_TRAIN_TRAINER_IMPL_H
@@ -21,6 +22,7 @@
 #include "train/environment.h"
 #include "train/optimizer.h"
 #include "train/router_bias.h"
+#include "train/step_mark.h"
 #include "train/trainer.h"
 #include "train/zscore.h"
 
@@ -58,6 +60,8 @@ struct ap_trainer {
     char backend_name[32];  /* decided */
     int threads;
 
+    struct ap_tracing tracing;
+    ap_step_mark *mark; /* NULL: nobody listens */
     struct ap_pool *pool;
     struct ap_backend *be;
     struct ap_data *train, *valid; /* valid NULL: no validation data */
@@ -86,7 +90,7 @@ struct ap_trainer {
     double flops_per_token;
     double begun; /* monotonic */
     double *step_ms;
-    int64_t step_count, step_capacity; /* of this process, for medians */
+    int64_t step_count, step_capacity; /* of this process, for medians; full: the oldest are overwritten */
     double ckpt_s;                     /* time of the last save */
     double ckpt_ms_open;               /* save time not yet in a metrics line */
     int stop;                          /* agreed: stop after this step */

@@ -45,27 +45,19 @@ static ap_status evaluate(struct ap_trainer *t, int *improved_p, struct ap_error
     return AP_OK;
 }
 
-static ap_status remember_time(struct ap_trainer *t, double ms)
+static void remember_time(struct ap_trainer *t, double ms)
 {
-    if (t->step_count == t->step_capacity) {
-        int64_t capacity = t->step_capacity > 0 ? 2 * t->step_capacity : 256;
-        double *grown = realloc(t->step_ms, (size_t)capacity * sizeof(*grown));
-        if (!grown)
-            return AP_ERR_NOMEM;
-        t->step_ms = grown;
-        t->step_capacity = capacity;
-    }
-    t->step_ms[t->step_count++] = ms;
-    return AP_OK;
+    t->step_ms[t->step_count++ % t->step_capacity] = ms;
 }
 
 /* Seconds to go, by the mean of up to 20 last steps. */
 static double eta(const struct ap_trainer *t)
 {
     int64_t n = t->step_count < 20 ? t->step_count : 20;
+    n = n < t->step_capacity ? n : t->step_capacity;
     double ms = 0;
     for (int64_t i = 0; i < n; i++)
-        ms += t->step_ms[t->step_count - 1 - i];
+        ms += t->step_ms[(t->step_count - 1 - i) % t->step_capacity];
     return n > 0 ? ms / (double)n * 1e-3 * (double)(t->job->train_steps - t->state.step) : -1;
 }
 
@@ -139,19 +131,18 @@ static ap_status after_step(struct ap_trainer *t, const struct ap_step_report *r
     double begin = ap_clock_monotonic();
     ap_status nan_st = check_finite(t, r, err);
     if (t->valid && nan_st == AP_OK && (last || due(step, job->eval.every)))
-        AP_TRY(evaluate(t, &improved, err));
+        AP_TRACE_TRY(t->be->trace, "run", "evaluation", "step", step, evaluate(t, &improved, err));
     int save = nan_st == AP_OK && (last || stop || improved || due(step, job->checkpoint.every));
 
     /* Metrics reach the disk before a state that makes them history. */
-    ap_status st = remember_time(t, 1e3 * step_s);
-    if (st != AP_OK)
-        ap_error_set(err, st, "out of memory for step times");
-    if (st == AP_OK && t->comm->rank == 0)
-        st = record(t, r, step_s, ap_clock_monotonic() - begin, save, err);
+    remember_time(t, 1e3 * step_s);
+    double now = ap_trace_begin(t->be->trace);
+    ap_status st = t->comm->rank == 0 ? record(t, r, step_s, ap_clock_monotonic() - begin, save, err) : AP_OK;
+    ap_trace_end(t->be->trace, "run", "metrics", NULL, 0, now);
     AP_TRY(ap_comm_agree(t->comm, st, NULL, err));
     AP_TRY(nan_st);
     if (save)
-        AP_TRY(ap_trainer_save(t, improved, err));
+        AP_TRACE_TRY(t->be->trace, "run", "checkpoint save", "step", step, ap_trainer_save(t, improved, err));
     if (!stop)
         return AP_OK;
     ap_events_emit(t->events, AP_LOG_INFO, step, "stop", "stopped after step %lld, state saved", (long long)step);
@@ -161,13 +152,27 @@ static ap_status after_step(struct ap_trainer *t, const struct ap_step_report *r
     return AP_ERR_STOPPED;
 }
 
+static ap_status one_step(struct ap_trainer *t, struct ap_error *err)
+{
+    struct ap_step_report r;
+    double begin = ap_clock_monotonic();
+    ap_status st = ap_trainer_step(t, &r, err);
+    ap_tracing_step_done(&t->tracing);
+    return st == AP_OK ? after_step(t, &r, ap_clock_monotonic() - begin, err) : st;
+}
+
 ap_status ap_trainer_loop(struct ap_trainer *t, struct ap_error *err)
 {
     while (t->state.step < t->job->train_steps) {
-        struct ap_step_report r;
-        double begin = ap_clock_monotonic();
-        AP_TRY(ap_trainer_step(t, &r, err));
-        AP_TRY(after_step(t, &r, ap_clock_monotonic() - begin, err));
+        int64_t step = t->state.step + 1;
+        if (t->mark)
+            t->mark(step, 0);
+        ap_tracing_step_begin(&t->tracing, step, t->be);
+        ap_status st = one_step(t, err);
+        ap_tracing_step_end(&t->tracing);
+        if (t->mark)
+            t->mark(step, 1);
+        AP_TRY(st);
     }
     return AP_OK;
 }

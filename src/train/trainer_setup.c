@@ -19,6 +19,8 @@
 #include "train/peak.h"
 #include "train/trainer_impl.h"
 
+#define STEP_TIMES_MAX ((int64_t)1 << 20)
+
 ap_status ap_trainer_path(const struct ap_trainer *t, const char *name, char *buf, size_t size, struct ap_error *err)
 {
     if (snprintf(buf, size, "%s/%s", t->job->run_dir, name) >= (int)size)
@@ -340,6 +342,23 @@ static void announce(struct ap_trainer *t)
             (double)t->params->flat * (double)ap_dtype_size((ap_dtype)job->dtype) / 1048576);
 }
 
+/* Before the threads are decided: what they can come to. */
+static int most_threads(const struct ap_trainer *t)
+{
+    int64_t n = t->job->threads;
+    return n != AP_AUTO ? (int)n : ap_environment_threads(1);
+}
+
+/* Step times are kept for medians, the newest ones of a very long run. */
+static ap_status open_times(struct ap_trainer *t, struct ap_error *err)
+{
+    int64_t n = t->job->train_steps - t->state.step;
+    t->step_capacity = n < 1 ? 1 : n > STEP_TIMES_MAX ? STEP_TIMES_MAX : n;
+    t->step_ms = calloc((size_t)t->step_capacity, sizeof(*t->step_ms));
+    ap_status st = t->step_ms ? AP_OK : ap_error_set(err, AP_ERR_NOMEM, "out of memory for step times");
+    return ap_comm_agree(t->comm, st, NULL, err);
+}
+
 ap_status ap_trainer_setup(struct ap_trainer *t, struct ap_error *err)
 {
     struct {
@@ -350,7 +369,9 @@ ap_status ap_trainer_setup(struct ap_trainer *t, struct ap_error *err)
     t->saved_step = -1;
     t->begun = ap_clock_monotonic();
     t->state = (struct ap_train_state){.loss = NAN, .valid_loss = NAN, .best_loss = NAN};
+    t->mark = ap_step_mark_find();
     AP_TRY(check_layout(t, err));
+    AP_TRY(ap_tracing_open(&t->tracing, &t->opt.trace, t->comm, most_threads(t), err));
     ap_status st = AP_OK;
     if (t->comm->rank == 0) {
         st = open_run_dir(t, err);
@@ -366,6 +387,7 @@ ap_status ap_trainer_setup(struct ap_trainer *t, struct ap_error *err)
     AP_TRY(ap_environment_gather(t->comm, t->opt.mpi_version, &t->env));
     AP_TRY(ap_comm_agree(t->comm, open_rank(t, err), NULL, err));
     AP_TRY(open_store(t, err));
+    AP_TRY(open_times(t, err));
     AP_TRY(measure_peak(t, err));
     st = t->comm->rank == 0 ? open_records(t, err) : AP_OK;
     AP_TRY(ap_comm_agree(t->comm, st, NULL, err));

@@ -52,12 +52,15 @@ static ap_status compute(struct ap_trainer *t, const struct ap_loss_weights *lw,
         struct ap_batch batch = ap_batches_get(&t->batches, leaf - t->lo);
         struct ap_model_result r = {0};
         ap_tensor grads = {0};
+        double begin = ap_trace_begin(t->be->trace);
         ap_status st = ap_reducer_begin_leaf(t->reducer, &grads);
         if (st == AP_OK)
             st = ap_model_step(t->model, ap_optimizer_weights(t->optim), grads, ap_router_bias_tensor(t->bias), &batch,
                                lw, &r, t->loads);
         if (st == AP_OK)
             st = ap_reducer_end_leaf(t->reducer);
+        ap_trace_end(t->be->trace, "step", "micro-batch", "micro_batch", leaf, begin);
+        ap_trace_relieve(t->be->trace);
         if (st != AP_OK)
             return ap_error_set(err, st, "step %lld: micro-batch %lld failed on rank %d: %s",
                                 (long long)t->state.step + 1, (long long)leaf, t->comm->rank, ap_status_name(st));
@@ -156,6 +159,7 @@ static ap_status first_half(struct ap_trainer *t, struct ap_step_report *r, int6
     if (st != AP_OK)
         ap_error_set(err, st, "step %lld: the loader failed on rank %d: %s", (long long)t->state.step + 1,
                      t->comm->rank, ap_status_name(st));
+    ap_trace_end(t->be->trace, "step", "data", NULL, 0, begin);
     r->data_s = ap_clock_monotonic() - begin;
     sums[0] = counts[0];
     sums[1] = counts[1];
@@ -172,6 +176,17 @@ static ap_status first_half(struct ap_trainer *t, struct ap_step_report *r, int6
     return ap_comm_agree(t->comm, st, NULL, err);
 }
 
+/* Own shard of the summed gradient, and what is known of the global batch. */
+static ap_status reduce(struct ap_trainer *t, const int64_t counts[2], int with_mtp, ap_tensor *grad,
+                        struct ap_step_report *r, struct ap_error *err)
+{
+    struct ap_trace *trace = t->be->trace;
+    AP_TRACE_TRY(trace, "step", "loss gather", NULL, 0, gather(t, counts, with_mtp, r, err));
+    AP_TRACE_TRY(trace, "step", "gradient reduction", NULL, 0, ap_reducer_finish(t->reducer, grad));
+    AP_TRACE_TRY(trace, "step", "gradient norm", NULL, 0, ap_optimizer_norm(t->optim, *grad, &r->grad_norm));
+    return AP_OK;
+}
+
 ap_status ap_trainer_step(struct ap_trainer *t, struct ap_step_report *r, struct ap_error *err)
 {
     int64_t counts[2], step = t->state.step + 1;
@@ -183,18 +198,19 @@ ap_status ap_trainer_step(struct ap_trainer *t, struct ap_step_report *r, struct
 
     double begin = ap_clock_monotonic();
     ap_tensor grad = {0};
-    ap_status st = gather(t, counts, lw.mtp != 0, r, err);
-    if (st == AP_OK)
-        st = ap_reducer_finish(t->reducer, &grad);
-    if (st == AP_OK)
-        st = ap_optimizer_norm(t->optim, grad, &r->grad_norm);
+    ap_status st = reduce(t, counts, lw.mtp != 0, &grad, r, err);
     /* Loss and norm are the same bits on every rank, so all take the same branch. */
     r->skipped = !isfinite(r->loss) || !isfinite(r->grad_norm);
-    if (st == AP_OK && !r->skipped)
+    if (st == AP_OK && !r->skipped) {
+        double now = ap_trace_begin(t->be->trace);
         st = prepare(t, step, grad, r);
+        ap_trace_end(t->be->trace, "step", "optimizer", NULL, 0, now);
+    }
     if (st == AP_ERR_COMM)
         return ap_error_set(err, st, "step %lld: a rank is gone", (long long)step);
+    double now = ap_trace_begin(t->be->trace);
     st = commit(t, st, r, err);
+    ap_trace_end(t->be->trace, "step", "commit", NULL, 0, now);
     r->lan_s = ap_clock_monotonic() - begin;
     return st;
 }

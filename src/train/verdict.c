@@ -44,10 +44,10 @@ static int by_value(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-/* Median of the step times of this process; NaN without a step. */
+/* Median of the step times of this process (of its newest ones, in a very long run); NaN without a step. */
 static double median_ms(const struct ap_trainer *t)
 {
-    int64_t n = t->step_count;
+    int64_t n = t->step_count < t->step_capacity ? t->step_count : t->step_capacity;
     double *sorted = n > 0 ? malloc((size_t)n * sizeof(*sorted)) : NULL;
     if (!sorted)
         return NAN;

@@ -136,7 +136,10 @@ static void reduction(struct ap_comm *c, int64_t leaves, int64_t window)
     float all[FLAT];
     CHECK(c, ap_reducer_finish(r, &shard) == AP_OK);
     memcpy(all + begin[c->rank], shard.data, (size_t)(begin[c->rank + 1] - begin[c->rank]) * sizeof(float));
-    CHECK(c, ap_zero_allgather(be, c, &map, ap_tensor_1d(all, AP_F32, FLAT)) == AP_OK);
+    struct ap_gatherer *gather = NULL;
+    CHECK(c, ap_gatherer_create(be, c, &map, AP_F32, &gather) == AP_OK);
+    CHECK(c, ap_gatherer_run(gather, ap_tensor_1d(all, AP_F32, FLAT)) == AP_OK);
+    ap_gatherer_destroy(gather);
     for (int64_t i = 0; i < FLAT; i++) {
         float want = naive(0, leaves, i);
         if (memcmp(&want, &all[i], sizeof(want)) != 0)

@@ -137,6 +137,7 @@ AP_TEST(monitor, a_full_disk_is_an_error_and_leaves_no_torn_line)
     ap_json_end_object(&j);
     cr_expect_eq(ap_jsonl_append(f, &j, 0, &err), AP_ERR_NOSPACE);
     cr_expect(strstr(err.text, "No space left") && strcmp(err.file, "/dev/full") == 0);
+    ap_strbuf_clear(&j.text);
     ap_jsonl_close(f);
     cr_expect_neq(ap_jsonl_open(in_dir("no/such/dir"), &f, &err), AP_OK);
 }

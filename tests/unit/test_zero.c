@@ -216,9 +216,13 @@ static void gather(struct vrank *v)
     double x[VRANKS_MAX * VRANKS_MAX];
     for (int64_t i = 0; i < begin[n]; i++)
         x[i] = i >= begin[r] && i < begin[r + 1] ? (double)i : -1;
-    VCHECK(v, ap_zero_allgather(be, v->comm, &map, ap_tensor_1d(x, AP_F64, begin[n])) == AP_OK);
+    struct ap_gatherer *g = NULL;
+    VCHECK(v, ap_gatherer_create(be, v->comm, &map, AP_F64, &g) == AP_OK);
+    VCHECK(v, ap_gatherer_run(g, ap_tensor_1d(x, AP_F32, begin[n])) == AP_ERR_BUG);
+    VCHECK(v, ap_gatherer_run(g, ap_tensor_1d(x, AP_F64, begin[n])) == AP_OK);
     for (int64_t i = 0; i < begin[n]; i++)
         VCHECK(v, x[i] == (double)i);
+    ap_gatherer_destroy(g);
     ap_backend_close(be);
 }
 
