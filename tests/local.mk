@@ -26,16 +26,22 @@ EXTRA_DIST += tests/support/tiny_job.sh
 # ---- parallel, train, monitor
 EXTRA_DIST += tests/support/vranks.h tests/support/train_lib.sh
 AP_TRAIN_SH_TESTS = tests/cli/determinism_test.sh tests/cli/kill_resume_test.sh tests/cli/train_errors_test.sh \
-	tests/cli/mpi_comm_test.sh
+	tests/cli/mpi_comm_test.sh tests/cli/alloc_test.sh tests/cli/trace_test.sh
 dist_check_SCRIPTS += $(AP_TRAIN_SH_TESTS)
 TESTS += $(AP_TRAIN_SH_TESTS)
+# Preloaded by alloc_test.sh. Libtool makes static libraries only here.
+check_DATA += tests/support/alloc_count.so
+tests/support/alloc_count.so: tests/support/alloc_count.c
+	$(AM_V_CCLD)$(MKDIR_P) tests/support && $(CC) -fPIC -shared -O2 -Wall -Wextra -o $@ $(srcdir)/tests/support/alloc_count.c -ldl
+CLEANFILES += tests/support/alloc_count.so
+EXTRA_DIST += tests/support/alloc_count.c
 check_PROGRAMS += tests/mpi/mpi_comm
 tests_mpi_mpi_comm_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CFLAGS)
 tests_mpi_mpi_comm_LDADD = src/parallel/libap_parallel_mpi.la src/parallel/libap_parallel.la \
 	src/backend/libap_backend.la src/base/libap_base.la $(MPI_LIBS) -lpthread -lm
 if AP_CRITERION
 AP_TRAIN_TESTS = tests/unit/test_comm tests/unit/test_zero tests/unit/test_schedule tests/unit/test_optimizer \
-	tests/unit/test_monitor tests/unit/test_trainer tests/unit/test_train_parts
+	tests/unit/test_monitor tests/unit/test_trace tests/unit/test_trainer tests/unit/test_train_parts
 check_PROGRAMS += $(AP_TRAIN_TESTS)
 TESTS += $(AP_TRAIN_TESTS)
 AP_TRAIN_TEST_LDADD = src/train/libap_train.la src/ckpt/libap_ckpt.la src/model/libap_model.la \
@@ -51,6 +57,8 @@ tests_unit_test_optimizer_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)
 tests_unit_test_optimizer_LDADD = $(AP_TRAIN_TEST_LDADD)
 tests_unit_test_monitor_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)
 tests_unit_test_monitor_LDADD = $(AP_TRAIN_TEST_LDADD)
+tests_unit_test_trace_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)
+tests_unit_test_trace_LDADD = $(AP_TRAIN_TEST_LDADD) $(YYJSON_LIBS)
 tests_unit_test_train_parts_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)
 tests_unit_test_train_parts_LDADD = $(AP_TRAIN_TEST_LDADD)
 # The stand-in model comes first, so that the library's own is not linked.

@@ -15,7 +15,7 @@
 #define AP_BACKEND_ABI 1
 
 struct ap_backend;
-struct ap_trace;  /* monitor/trace.h */
+struct ap_trace;  /* base/trace.h */
 struct ap_stream; /* opaque to callers; host backends use one synchronous stream */
 
 #define AP_OP_SLOT(op) ap_status (*op)(struct ap_stream * stream, const struct ap_##op##_args *args);

@@ -4,7 +4,7 @@
 #define AP_BACKEND_OPERANDS_H
 
 #include "backend/backend.h"
-#include "monitor/trace.h"
+#include "base/trace.h"
 
 /* dtype (of the first operand), shapes and their names into *t, at most AP_TRACE_SHAPES; absent tensors are left
  * out. args: the descriptor struct of that operation. */

@@ -15,6 +15,7 @@ src_base_libap_base_la_SOURCES = \
   src/base/status.c src/base/status.h \
   src/base/strbuf.c src/base/strbuf.h \
   src/base/suggest.c src/base/suggest.h \
+  src/base/trace.c src/base/trace.h \
   src/base/utf8.c src/base/utf8.h \
   src/base/yaml.c src/base/yaml.h
 src_base_libap_base_la_CFLAGS = $(AM_CFLAGS) $(FYAML_CFLAGS) $(YYJSON_CFLAGS) $(XXHASH_CFLAGS)

@@ -7,7 +7,7 @@
 
 #include "backend/arena.h"
 #include "model/model.h"
-#include "monitor/trace.h"
+#include "base/trace.h"
 
 /* Offsets in the flat parameter buffer; -1 where a layer has no such tensor. */
 struct layer_params {

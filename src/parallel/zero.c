@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "monitor/trace.h"
+#include "base/trace.h"
 #include "parallel/tree.h"
 #include "parallel/zero.h"
 

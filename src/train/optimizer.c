@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "monitor/trace.h"
+#include "base/trace.h"
 #include "train/optimizer.h"
 
 /* A run of flat elements that share the weight-decay flag. Gaps between tensors are zero in every buffer and

@@ -4,7 +4,7 @@
 #define AP_TRAIN_TRACING_H
 
 #include "backend/record.h"
-#include "monitor/trace.h"
+#include "base/trace.h"
 #include "parallel/comm.h"
 
 #define AP_TRACING_STEPS 10 /* traced when no range is given */

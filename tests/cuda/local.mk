@@ -31,7 +31,7 @@ tests/cuda/antipode-cuda-emu.so: $(AP_EMU_OBJECTS)
 	$(AM_V_CCLD)$(AP_CXX) -shared $(AP_LDFLAGS) -o $@ $(AP_EMU_OBJECTS) -lpthread -lm
 tests/cuda/emu_test: tests/cuda/emu_test.emu.o $(AP_EMU_OBJECTS)
 	$(AM_V_CCLD)$(AP_CXX) $(AP_LDFLAGS) -o $@ tests/cuda/emu_test.emu.o $(AP_EMU_OBJECTS) -lpthread -lm
-check_DATA = tests/cuda/antipode-cuda-emu.so tests/cuda/emu_test
+check_DATA += tests/cuda/antipode-cuda-emu.so tests/cuda/emu_test
 CLEANFILES += $(check_DATA) $(AP_EMU_OBJECTS) tests/cuda/emu_test.emu.o
 AP_CUDA_TESTS = tests/cuda/emu_rules_test.sh tests/cuda/plugin_test.sh tests/cuda/emu_ops_test.sh \
 	tests/cuda/emu_golden_test.sh tests/cuda/bench_gpu_test.sh

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Preloaded into a rank: counts the allocations made inside of steps ALLOC_FIRST to ALLOC_LAST, by the module whose code
- * asks for them. After the last of these steps a report stands in ALLOC_OUT.PID:
- *   steps N                          steps that were watched
+ * Preloaded into a rank: counts the allocations made inside of steps ALLOC_FIRST to ALLOC_LAST, by the module whose
+ * code asks for them. After the last of these steps a report stands in ALLOC_OUT.PID: steps N steps that were watched
  *   module COUNT BYTES NAME          who asked: the program and its plug-ins, then the libraries
  *   site COUNT BYTES NAME+0xOFFSET   where our own code asks, for addr2line
  * The caller is the return address of the allocating function. Those of the C library that allocate for their caller
- * (strdup, asprintf, getline, open_memstream, realpath) are wrapped too, so that the caller is ours and not the C library.
- * Memory mapped (mmap) counts like allocated memory. All threads count. */
+ * (strdup, asprintf, getline, open_memstream, realpath) are wrapped too, so that the caller is ours and not the C
+ * library. Memory mapped (mmap) counts like allocated memory. All threads count. */
 #define _GNU_SOURCE 1
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <link.h>
+#include <malloc.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdint.h>

@@ -148,6 +148,16 @@ static ap_status cpu_router_fwd(struct ap_stream *s, const struct ap_router_fwd_
     return AP_OK;
 }
 
+static ap_status cpu_seq_balance(struct ap_stream *s, const struct ap_seq_balance_args *a)
+{
+    struct cpu_impl *impl = cpu_of(s);
+    if (a->scores.dtype != AP_F32)
+        return ap_backend_reference.ops.seq_balance(s, a);
+    AP_TRY(ap_check_seq_balance(a));
+    AP_TRY(cpu_buffer_need(&impl->partial, AP_REF_BALANCE_BYTES(a->scores.shape[1]) + 1));
+    return ap_ref_f32_seq_balance_in(a, impl->partial.mem);
+}
+
 static ap_status cpu_sum_tokens(struct ap_stream *s, const struct ap_sum_tokens_args *a)
 {
     if (a->x.dtype != AP_F32)
@@ -257,6 +267,7 @@ static void cpu_close(struct ap_backend *be)
                 .swiglu_bwd = cpu_swiglu_bwd,                                                                          \
                 .router_fwd = cpu_router_fwd,                                                                          \
                 .router_bwd = cpu_router_bwd,                                                                          \
+                .seq_balance = cpu_seq_balance,                                                                        \
                 .moe_dispatch_fwd = cpu_moe_dispatch_fwd,                                                              \
                 .moe_dispatch_bwd = cpu_moe_dispatch_bwd,                                                              \
                 .moe_combine_fwd = cpu_moe_combine_fwd,                                                                \

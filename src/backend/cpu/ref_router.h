@@ -240,21 +240,27 @@ static double REF(balance_sequence)(const struct ap_seq_balance_args *a, int64_t
     return a->weight * loss;
 }
 
-ap_status REF(seq_balance)(const struct ap_seq_balance_args *a)
+ap_status REF(seq_balance_in)(const struct ap_seq_balance_args *a, double *mem)
 {
     int64_t rows = a->scores.shape[0], experts = a->scores.shape[1];
     if (rows == 0 || experts == 0)
         return AP_OK;
     AP_TRY(ap_check_ids("seq_balance", a->ids.data, ap_tensor_count(&a->ids), 0, experts));
-    double *mem = malloc((size_t)experts * (4 * sizeof(double) + 2));
-    if (!mem)
-        return AP_ERR_NOMEM;
     unsigned char *bytes = (unsigned char *)(mem + 4 * experts);
     struct REF(balance) w = {mem, mem + experts, mem + 2 * experts, mem + 3 * experts, bytes, bytes + experts};
     double loss = 0;
     for (int64_t b = 0; b < a->seqs; b++)
         loss += REF(balance_sequence)(a, b * (rows / a->seqs), rows / a->seqs, &w);
     *(double *)a->loss.data += loss;
-    free(mem);
     return AP_OK;
+}
+
+ap_status REF(seq_balance)(const struct ap_seq_balance_args *a)
+{
+    double *mem = malloc(AP_REF_BALANCE_BYTES(a->scores.shape[1]) + 1);
+    if (!mem)
+        return AP_ERR_NOMEM;
+    ap_status status = REF(seq_balance_in)(a, mem);
+    free(mem);
+    return status;
 }

@@ -42,6 +42,11 @@
 AP_REF_REAL_OPS(AP_REF_DECLARE)
 #undef AP_REF_DECLARE
 
+/* seq_balance in working memory of the caller: AP_REF_BALANCE_BYTES(experts). */
+#define AP_REF_BALANCE_BYTES(experts) ((size_t)(experts) * (4 * sizeof(double) + 2))
+ap_status ap_ref_f32_seq_balance_in(const struct ap_seq_balance_args *a, double *mem);
+ap_status ap_ref_f64_seq_balance_in(const struct ap_seq_balance_args *a, double *mem);
+
 /* Round to nearest even; NaN stays NaN. */
 uint16_t ap_bf16_from_f32(float x);
 float ap_bf16_to_f32(uint16_t x);

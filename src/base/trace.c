@@ -14,7 +14,7 @@
 #include "base/io.h"
 #include "base/json.h"
 #include "base/log.h"
-#include "monitor/trace.h"
+#include "base/trace.h"
 
 #define STEP_CAPACITY   ((int64_t)1 << 15)
 #define WORKER_CAPACITY ((int64_t)1 << 14)
@@ -52,6 +52,7 @@ struct ap_trace {
     double zero;
     int64_t at, limit;     /* end of the body in the file; its bound */
     int broken, empty;     /* a write failed; no event in the file yet */
+    int full, closing;     /* the bound is reached and said; the last flush */
     int64_t dropped, told; /* spans that were not kept; of these, said in the file */
     struct event *list;    /* of the step's thread */
     int64_t count, capacity;
@@ -290,11 +291,14 @@ static void write_lane(struct ap_trace *t, int thread)
     l->dropped = 0;
 }
 
-/* In the file at the time of now: so a viewer shows where the trace has a hole. */
+/* In the file at the time of now: so a viewer shows where the trace has a hole. A file that has reached its bound says
+ * it once, and at the end. */
 static void tell_dropped(struct ap_trace *t)
 {
-    if (t->dropped == t->told)
+    int full = t->at > t->limit;
+    if (t->dropped == t->told || (full && t->full && !t->closing))
         return;
+    t->full = full;
     struct ap_json *j = begin_event(t, "i", "trace", "spans dropped", 0);
     double now = ap_clock_monotonic();
     add_time(t, now, now);
@@ -381,6 +385,7 @@ void ap_trace_close(struct ap_trace *t)
 {
     if (!t)
         return;
+    t->closing = 1;
     ap_trace_flush(t);
     release(t);
 }

@@ -8,8 +8,8 @@
  * flush the file is whole JSON, so a run that stops or fails leaves a readable trace.
  *
  * Every function takes trace == NULL as "off". Strings of a span (names, keys) must be static storage. */
-#ifndef AP_MONITOR_TRACE_H
-#define AP_MONITOR_TRACE_H
+#ifndef AP_BASE_TRACE_H
+#define AP_BASE_TRACE_H
 
 #include <stdint.h>
 #include "base/clock.h"
