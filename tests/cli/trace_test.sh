@@ -22,7 +22,7 @@ nested()
 # count FILE PID NAME: spans of that name.
 count() { jq --argjson pid "$2" --arg name "$3" '[.[] | select(.ph == "X" and .pid == $pid and .name == $name)] | length' "$1"; }
 
-lines() { cat "runs/$1/metrics.jsonl" 2> /dev/null | wc -l; }
+lines() { wc -l 2> /dev/null < "runs/$1/metrics.jsonl" || echo 0; }
 
 train 2 --set name=traced --set train_steps=6 --set threads=2 --trace t.json --trace-steps 2-4 || fail "traced: $(tail -n 4 out.txt)"
 grep -q 'trace written to t.json' out.txt || fail "no word of the trace: $(cat out.txt)"
@@ -116,9 +116,16 @@ for ((i = 0; i < 600; i++)); do
     [ "$(lines dead)" -lt 22 ] || break
     sleep 0.05
 done
-victim=$(pgrep -P "$(pgrep -d, -P $pid mpirun || echo $pid)" -f 'antipode-train train job.yaml --set name=dead' | tail -n 1)
-kill -KILL "${victim:-$pid}"
-wait $pid 2> /dev/null
+victim=
+for rank in $(pgrep -x antipode-train); do
+    # Rank 1 of this test, and of no other one.
+    if [ "$(readlink "/proc/$rank/cwd")" = "$work" ] && tr '\0' '\n' < "/proc/$rank/environ" | grep -qx 'OMPI_COMM_WORLD_RANK=1'; then
+        victim=$rank
+    fi
+done
+[ -n "$victim" ] || fail "killed: rank 1 was not found"
+[ -z "$victim" ] || kill -KILL "$victim"
+! wait $pid || fail "killed: exit code 0"
 for file in dead.json dead.json.rank-1; do
     if nested $file; then
         [ "$(jq '[.[] | select(.ph == "X" and .name == "step")] | length' $file)" = 20 ] || fail "killed: $file lacks steps"
