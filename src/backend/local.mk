@@ -26,11 +26,14 @@ src_backend_libap_backend_la_SOURCES = \
 	src/backend/cpu/k_loss.h \
 	src/backend/cpu/k_moe.h \
 	src/backend/cpu/k_norm.h \
+	src/backend/cpu/k_router.h \
+	src/backend/cpu/k_state.h \
 	src/backend/cpu/k_vec.h \
 	src/backend/cpu/kernels.h \
 	src/backend/cpu/pairwise.h \
 	src/backend/cpu/ref_all.h \
 	src/backend/cpu/ref_attn.h \
+	src/backend/cpu/ref_bf16.c \
 	src/backend/cpu/ref_f32.c \
 	src/backend/cpu/ref_f64.c \
 	src/backend/cpu/ref_gemm.h \

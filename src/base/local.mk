@@ -2,7 +2,7 @@
 noinst_LTLIBRARIES += src/base/libap_base.la
 src_base_libap_base_la_SOURCES = \
   src/base/clock.c src/base/clock.h \
-  src/base/dtype.c src/base/dtype.h \
+  src/base/bf16.h src/base/dtype.c src/base/dtype.h \
   src/base/hash.c src/base/hash.h \
   src/base/io.c src/base/io.h \
   src/base/json.c src/base/json.h \

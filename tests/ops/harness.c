@@ -321,8 +321,8 @@ void hx_check(struct hx *h, const char *what, hx_call *call, const void *params)
     if (h->type == AP_BF16)
         round_inputs(h);
     run(h, h->be, h->type, call, params, &first);
-    /* Only f32 is everybody's duty. */
-    if (first.status == AP_ERR_UNSUPPORTED && (!h->be->vt->is_host || h->type == AP_BF16)) {
+    /* f32 and bf16 are everybody's duty, f64 is that of host backends. */
+    if (first.status == AP_ERR_UNSUPPORTED && !h->be->vt->is_host && h->type == AP_F64) {
         h->unsupported++;
         result_free(h, &first);
         return;

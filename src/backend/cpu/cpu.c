@@ -61,11 +61,11 @@ void cpu_ranges(struct ap_stream *s, ap_range *range, const void *args, int64_t 
 #define RANGE_OP(op, field, count, cost, valid)                                                                        \
     static ap_status cpu_##op(struct ap_stream *s, const struct ap_##op##_args *a)                                     \
     {                                                                                                                  \
-        if (a->field.dtype != AP_F32)                                                                                  \
+        if (a->field.dtype == AP_F64)                                                                                  \
             return ap_backend_reference.ops.op(s, a);                                                                  \
         AP_TRY(ap_check_##op(a));                                                                                      \
         AP_TRY(valid);                                                                                                 \
-        cpu_ranges(s, cpu_of(s)->k->op, a, count, cost);                                                               \
+        cpu_ranges(s, cpu_typed(s, a->field.dtype)->op, a, count, cost);                                               \
         return AP_OK;                                                                                                  \
     }
 
@@ -76,8 +76,6 @@ RANGE_OP(rope, x, a->x.shape[0], a->x.shape[1] * a->r,
          ap_check_ids("rope", a->positions.data, a->x.shape[0], 0, a->cos.shape[0]))
 RANGE_OP(swiglu_fwd, y, a->y.shape[0], 4 * a->y.shape[1], AP_OK)
 RANGE_OP(swiglu_bwd, dy, a->dy.shape[0], 4 * a->dy.shape[1], AP_OK)
-RANGE_OP(router_bwd, dlogits, a->dlogits.shape[0], a->dlogits.shape[1],
-         ap_check_ids("router_bwd", a->ids.data, ap_tensor_count(&a->ids), 0, a->dlogits.shape[1]))
 RANGE_OP(moe_dispatch_fwd, x, a->xs.shape[0], a->xs.shape[1],
          ap_check_ids("moe_dispatch_fwd", a->token_of.data, a->xs.shape[0], 0, a->x.shape[0]))
 RANGE_OP(moe_dispatch_bwd, dx, a->dx.shape[0], a->dx.shape[1] * a->row_of.shape[1],
@@ -98,27 +96,45 @@ static ap_status cpu_adamw(struct ap_stream *s, const struct ap_adamw_args *a)
         return ap_backend_reference.ops.adamw(s, a);
     AP_TRY(ap_check_adamw(a));
     cpu_ranges(s, cpu_of(s)->k->adamw, a, ap_tensor_count(&a->w), 4);
-    if (!a->w_bf16.data)
-        return AP_OK;
-    struct ap_cast_args cast = {a->w_new, a->w_bf16};
-    return ap_backend_reference.ops.cast(s, &cast);
+    return AP_OK;
+}
+
+static ap_status cpu_cast(struct ap_stream *s, const struct ap_cast_args *a)
+{
+    int narrow = a->src.dtype == AP_F32 && a->dst.dtype == AP_BF16;
+    int widen = a->src.dtype == AP_BF16 && a->dst.dtype == AP_F32;
+    if (!narrow && !widen)
+        return ap_backend_reference.ops.cast(s, a);
+    AP_TRY(ap_check_cast(a));
+    cpu_ranges(s, cpu_of(s)->k->cast, a, ap_tensor_count(&a->src), 1);
+    return AP_OK;
+}
+
+static ap_status cpu_router_bwd(struct ap_stream *s, const struct ap_router_bwd_args *a)
+{
+    if (a->dlogits.dtype != AP_F32)
+        return ap_backend_reference.ops.router_bwd(s, a);
+    AP_TRY(ap_check_router_bwd(a));
+    AP_TRY(ap_check_ids("router_bwd", a->ids.data, ap_tensor_count(&a->ids), 0, a->dlogits.shape[1]));
+    cpu_ranges(s, cpu_of(s)->k->router_bwd, a, a->dlogits.shape[0], a->dlogits.shape[1]);
+    return AP_OK;
 }
 
 /* Threads own columns, so that rows of one id are added in ascending order whatever the number of threads. */
 static ap_status cpu_embed_bwd(struct ap_stream *s, const struct ap_embed_bwd_args *a)
 {
-    if (a->dout.dtype != AP_F32)
+    if (a->dout.dtype == AP_F64 || a->dtable.dtype != AP_F32)
         return ap_backend_reference.ops.embed_bwd(s, a);
     AP_TRY(ap_check_embed_bwd(a));
     AP_TRY(ap_check_ids("embed_bwd", a->ids.data, a->dout.shape[0], 0, a->dtable.shape[0]));
-    cpu_ranges(s, cpu_of(s)->k->embed_bwd, a, a->dout.shape[1], a->dout.shape[0]);
+    cpu_ranges(s, cpu_typed(s, a->dout.dtype)->embed_bwd, a, a->dout.shape[1], a->dout.shape[0]);
     return AP_OK;
 }
 
 static ap_status cpu_rmsnorm_bwd(struct ap_stream *s, const struct ap_rmsnorm_bwd_args *a)
 {
     struct cpu_impl *impl = cpu_of(s);
-    if (a->x.dtype != AP_F32)
+    if (a->x.dtype == AP_F64 || (a->dw.data && a->dw.dtype != AP_F32))
         return ap_backend_reference.ops.rmsnorm_bwd(s, a);
     AP_TRY(ap_check_rmsnorm_bwd(a));
     int64_t d = a->x.shape[1], blocks = (a->x.shape[0] + AP_NORM_ROWS - 1) / AP_NORM_ROWS;
@@ -127,9 +143,9 @@ static ap_status cpu_rmsnorm_bwd(struct ap_stream *s, const struct ap_rmsnorm_bw
         AP_TRY(cpu_buffer_need(&impl->partial, (size_t)(blocks * d) * sizeof(float)));
         job.partial = impl->partial.mem;
     }
-    cpu_ranges(s, impl->k->rmsnorm_bwd, &job, blocks, 2 * AP_NORM_ROWS * d);
+    cpu_ranges(s, cpu_typed(s, a->x.dtype)->rmsnorm_bwd, &job, blocks, 2 * AP_NORM_ROWS * d);
     if (a->dw.data)
-        cpu_ranges(s, impl->k->rmsnorm_dw, &job, d, blocks);
+        cpu_ranges(s, cpu_typed(s, a->x.dtype)->rmsnorm_dw, &job, d, blocks);
     return AP_OK;
 }
 
@@ -196,6 +212,7 @@ static ap_status open_worker(struct cpu_worker *w, enum ap_isa isa, int onednn, 
         return ap_error_set(err, AP_ERR_NOMEM, "no memory for the cpu backend");
     if (onednn && !(w->dnnl = ap_dnnl_create()))
         return ap_error_set(err, AP_ERR_ENV, "oneDNN does not start on this CPU");
+    w->dnnl_bf16 = onednn && ap_isa_bf16() && ap_dnnl_has_bf16(w->dnnl);
     return AP_OK;
 }
 
@@ -278,6 +295,7 @@ static void cpu_close(struct ap_backend *be)
                 .add = cpu_add,                                                                                        \
                 .scale = cpu_scale,                                                                                    \
                 .sumsq = cpu_sumsq,                                                                                    \
+                .cast = cpu_cast,                                                                                      \
                 .adamw = cpu_adamw,                                                                                    \
             },                                                                                                         \
     }

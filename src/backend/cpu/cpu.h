@@ -3,7 +3,7 @@
  *
  * Splitting rule: what a task computes depends only on shapes and the number of threads, and no two tasks
  * write the same memory. With the own GEMM kernel and the vector kernels the bits do not even depend on the
- * number of threads. Operations on anything but f32 go to the reference. */
+ * number of threads. f64 goes to the reference; bf16 is computed in f32. */
 #ifndef AP_BACKEND_CPU_CPU_H
 #define AP_BACKEND_CPU_CPU_H
 
@@ -23,6 +23,7 @@ struct cpu_worker {
     const struct ap_sgemm_kernel *gemm;
     void *gemm_scratch;
     struct ap_dnnl *dnnl;   /* NULL: own GEMM kernel */
+    int dnnl_bf16;          /* oneDNN for bf16 too: it has kernels for this CPU */
     struct cpu_buffer attn; /* one (sequence, head) */
 };
 
@@ -38,6 +39,12 @@ static inline struct cpu_impl *cpu_of(struct ap_stream *s)
     return (struct cpu_impl *)s->backend->impl;
 }
 
+/* Kernels for elements of type f32 or bf16. */
+static inline const struct ap_typed_kernels *cpu_typed(struct ap_stream *s, ap_dtype t)
+{
+    return t == AP_BF16 ? cpu_of(s)->k->bf16 : cpu_of(s)->k->f32;
+}
+
 /* At least `size` bytes, 64-byte aligned, content undefined; AP_ERR_NOMEM. */
 ap_status cpu_buffer_need(struct cpu_buffer *b, size_t size);
 /* Run a range kernel over `count` items on the pool. cost: elements touched per item; small work runs here. */
@@ -48,6 +55,9 @@ ap_status cpu_sgemm(struct cpu_worker *w, const struct ap_sgemm *g, int fixed);
 /* oneDNN. NULL from create: not available. destroy(NULL) is fine. */
 struct ap_dnnl *ap_dnnl_create(void);
 void ap_dnnl_destroy(struct ap_dnnl *d);
+/* Whether it has bf16 products on this CPU. */
+int ap_dnnl_has_bf16(struct ap_dnnl *d);
+/* a and b of one type; c of the same, or f32. */
 ap_status ap_dnnl_sgemm(struct ap_dnnl *d, const struct ap_sgemm *g, int fixed);
 
 /* Operations; all others are range kernels wrapped in cpu.c. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Matrix products by oneDNN, for one worker. Products whose shape comes back every step go through matmul
- * primitives, made once per shape and kept in a table of bounded size, with scratchpads of our own; products
+ * primitives, made once per shape and kept in a table of bounded size, with scratchpads of our own; f32 products
  * whose number of rows changes with the routing (experts) go through dnnl_sgemm, which needs no primitive.
  * oneDNN runs on OpenMP: inside a pool task it must have one thread. */
 #include "config.h"
@@ -102,10 +102,10 @@ static ap_status check(dnnl_status_t status, const char *what)
     return status == dnnl_out_of_memory ? AP_ERR_NOMEM : AP_ERR_ENV;
 }
 
-static ap_status describe(dnnl_memory_desc_t *md, int64_t rows, int64_t cols, int64_t ld, int trans)
+static ap_status describe(dnnl_memory_desc_t *md, int64_t rows, int64_t cols, int64_t ld, int trans, int bf16)
 {
     dnnl_dims_t dims = {rows, cols}, strides = {trans ? 1 : ld, trans ? ld : 1};
-    return check(dnnl_memory_desc_create_with_strides(md, 2, dims, dnnl_f32, strides), "a memory descriptor");
+    return check(dnnl_memory_desc_create_with_strides(md, 2, dims, bf16 ? dnnl_bf16 : dnnl_f32, strides), "a memory descriptor");
 }
 
 static ap_status attributes(dnnl_primitive_attr_t *attr, int accumulate)
@@ -142,11 +142,11 @@ static ap_status build(struct ap_dnnl *d, struct entry *e, const struct ap_sgemm
     dnnl_memory_desc_t a = NULL, b = NULL, c = NULL;
     dnnl_primitive_attr_t attr = NULL;
     dnnl_primitive_desc_t pd = NULL;
-    ap_status status = describe(&a, g->m, g->k, g->lda, g->trans_a);
+    ap_status status = describe(&a, g->m, g->k, g->lda, g->trans_a, g->a_bf16);
     if (status == AP_OK)
-        status = describe(&b, g->k, g->n, g->ldb, g->trans_b);
+        status = describe(&b, g->k, g->n, g->ldb, g->trans_b, g->b_bf16);
     if (status == AP_OK)
-        status = describe(&c, g->m, g->n, g->ldc, 0);
+        status = describe(&c, g->m, g->n, g->ldc, 0, g->c_bf16);
     if (status == AP_OK)
         status = attributes(&attr, g->accumulate);
     if (status == AP_OK)
@@ -184,8 +184,9 @@ static int equal(const struct key *a, const struct key *b)
 
 static ap_status find(struct ap_dnnl *d, const struct ap_sgemm *g, struct entry **entry_p)
 {
-    struct key key = {
-        g->m, g->n, g->k, g->lda, g->ldb, g->ldc, g->trans_a | g->trans_b << 1 | (g->accumulate != 0) << 2};
+    int64_t flags = g->trans_a | g->trans_b << 1 | (g->accumulate != 0) << 2 | g->a_bf16 << 3 | g->b_bf16 << 4 |
+                    g->c_bf16 << 5;
+    struct key key = {g->m, g->n, g->k, g->lda, g->ldb, g->ldc, flags};
     if (d->used >= USED_MAX)
         table_clear(d);
     uint64_t slot = mix(&key) % SLOTS;
@@ -206,7 +207,7 @@ static ap_status execute(struct ap_dnnl *d, struct entry *e, const struct ap_sge
     AP_TRY(cpu_buffer_need(&d->scratch, e->scratch_size ? e->scratch_size : 1));
     /* The C interface takes inputs without const; matmul does not write them. */
     union {
-        const float *in;
+        const void *in;
         void *any;
     } a = {g->a}, b = {g->b};
     dnnl_exec_arg_t args[] = {
@@ -223,9 +224,49 @@ static ap_status execute(struct ap_dnnl *d, struct entry *e, const struct ap_sge
     return check(status, "matmul");
 }
 
+/* The C interface has no bf16 product without a primitive. The dimension that the routing decides (k of a weight
+ * gradient, else m) is cut into powers of two, so that few primitives serve all sizes. */
+static ap_status routed_bf16(struct ap_dnnl *d, const struct ap_sgemm *g)
+{
+    int by_k = g->trans_a && !g->c_bf16;
+    int64_t total = by_k ? g->k : g->m, done = 0;
+    struct ap_sgemm part = *g;
+    for (int64_t size = INT64_C(1) << 62; size > 0; size /= 2) {
+        struct entry *e = NULL;
+        if (!(total & size))
+            continue;
+        *(by_k ? &part.k : &part.m) = size;
+        part.a = (const uint16_t *)g->a + done * (by_k || !g->trans_a ? g->lda : 1);
+        if (by_k) {
+            part.b = (const uint16_t *)g->b + done * (g->trans_b ? 1 : g->ldb);
+            part.accumulate = g->accumulate || done > 0;
+        } else {
+            part.c = ap_sgemm_at(g->c, g->c_bf16, done * g->ldc);
+        }
+        AP_TRY(find(d, &part, &e));
+        AP_TRY(execute(d, e, &part));
+        done += size;
+    }
+    return AP_OK;
+}
+
+int ap_dnnl_has_bf16(struct ap_dnnl *d)
+{
+    dnnl_memory_desc_t a = NULL;
+    dnnl_primitive_desc_t pd = NULL;
+    dnnl_dims_t dims = {16, 16}, strides = {16, 1};
+    int has = dnnl_memory_desc_create_with_strides(&a, 2, dims, dnnl_bf16, strides) == dnnl_success &&
+              dnnl_matmul_primitive_desc_create(&pd, d->engine, a, a, NULL, a, NULL) == dnnl_success;
+    dnnl_primitive_desc_destroy(pd);
+    dnnl_memory_desc_destroy(a);
+    return has;
+}
+
 ap_status ap_dnnl_sgemm(struct ap_dnnl *d, const struct ap_sgemm *g, int fixed)
 {
     struct entry *e = NULL;
+    if (g->a_bf16 && !fixed)
+        return routed_bf16(d, g);
     if (!fixed)
         return check(dnnl_sgemm(g->trans_a ? 'T' : 'N', g->trans_b ? 'T' : 'N', g->m, g->n, g->k, 1.0f, g->a, g->lda,
                                 g->b, g->ldb, g->accumulate ? 1.0f : 0.0f, g->c, g->ldc),
@@ -244,6 +285,12 @@ struct ap_dnnl *ap_dnnl_create(void)
 void ap_dnnl_destroy(struct ap_dnnl *d)
 {
     (void)d;
+}
+
+int ap_dnnl_has_bf16(struct ap_dnnl *d)
+{
+    (void)d;
+    return 0;
 }
 
 ap_status ap_dnnl_sgemm(struct ap_dnnl *d, const struct ap_sgemm *g, int fixed)

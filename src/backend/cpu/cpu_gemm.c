@@ -17,7 +17,7 @@ ap_status cpu_sgemm(struct cpu_worker *w, const struct ap_sgemm *g, int fixed)
 {
     if (g->m == 0 || g->n == 0)
         return AP_OK;
-    if (w->dnnl && g->k > 0)
+    if (w->dnnl && g->k > 0 && (!g->a_bf16 || w->dnnl_bf16))
         return ap_dnnl_sgemm(w->dnnl, g, fixed);
     ap_sgemm_blocked(w->gemm, g, w->gemm_scratch);
     return AP_OK;
@@ -47,13 +47,13 @@ static void gemm_task(void *ctx, int64_t task, int worker)
     int64_t begin, end;
     if (j->by_columns) {
         piece(j->g.n, j->parts, ROW_UNIT, task, &begin, &end);
-        g.b += begin * (g.trans_b ? g.ldb : 1);
-        g.c += begin;
+        g.b = ap_sgemm_at(g.b, g.b_bf16, begin * (g.trans_b ? g.ldb : 1));
+        g.c = ap_sgemm_at(g.c, g.c_bf16, begin);
         g.n = end - begin;
     } else {
         piece(j->g.m, j->parts, ROW_UNIT, task, &begin, &end);
-        g.a += begin * (g.trans_a ? 1 : g.lda);
-        g.c += begin * g.ldc;
+        g.a = ap_sgemm_at(g.a, g.a_bf16, begin * (g.trans_a ? 1 : g.lda));
+        g.c = ap_sgemm_at(g.c, g.c_bf16, begin * g.ldc);
         g.m = end - begin;
     }
     j->status[task] = cpu_sgemm(&j->impl->workers[worker], &g, 1);
@@ -69,14 +69,16 @@ static ap_status first_error(const ap_status *status, int64_t count)
 ap_status cpu_gemm(struct ap_stream *s, const struct ap_gemm_args *a)
 {
     struct cpu_impl *impl = cpu_of(s);
-    if (a->a.dtype != AP_F32)
+    if (a->a.dtype == AP_F64)
         return ap_backend_reference.ops.gemm(s, a);
     AP_TRY(ap_check_gemm(a));
     struct gemm_job job = {.impl = impl, .parts = impl->threads};
+    int half = a->a.dtype == AP_BF16;
     job.g = (struct ap_sgemm){a->c.shape[0], a->c.shape[1], a->a.shape[a->trans_a ? 0 : 1],
                               a->a.data,     a->b.data,     a->c.data,
                               a->a.shape[1], a->b.shape[1], a->c.shape[1],
-                              a->trans_a,    a->trans_b,    a->accumulate};
+                              a->trans_a,    a->trans_b,    a->accumulate,
+                              half,          half,          a->c.dtype == AP_BF16};
     if (job.parts == 1 || job.g.m * job.g.n * job.g.k < PARALLEL_MIN_MACS)
         return cpu_sgemm(&impl->workers[0], &job.g, 1);
     job.by_columns = job.g.n > job.g.m;
@@ -116,18 +118,22 @@ static void grouped_task(void *ctx, int64_t task, int worker)
     int64_t e = group_of_task(j, task), begin = j->offsets[e] + (task - j->first[e]) * j->block;
     int64_t end = begin + j->block < j->offsets[e + 1] ? begin + j->block : j->offsets[e + 1];
     int64_t in = a->x.shape[1], out = a->y.shape[1];
+    int half = a->x.dtype == AP_BF16;
     struct ap_sgemm g = {end - begin,
                          out,
                          in,
-                         (const float *)a->x.data + begin * in,
-                         (const float *)a->w.data + e * a->w_stride,
-                         (float *)a->y.data + begin * out,
+                         ap_sgemm_at(a->x.data, half, begin * in),
+                         ap_sgemm_at(a->w.data, half, e * a->w_stride),
+                         ap_sgemm_at(a->y.data, half, begin * out),
                          in,
                          a->trans_w ? in : out,
                          out,
                          0,
                          a->trans_w,
-                         a->accumulate};
+                         a->accumulate,
+                         half,
+                         half,
+                         half};
     j->status[task] = cpu_sgemm(&j->impl->workers[worker], &g, 0);
 }
 
@@ -144,7 +150,7 @@ static ap_status grouped_lists(struct grouped_job *j, int64_t tasks_max)
 ap_status cpu_grouped_gemm(struct ap_stream *s, const struct ap_grouped_gemm_args *a)
 {
     struct cpu_impl *impl = cpu_of(s);
-    if (a->x.dtype != AP_F32)
+    if (a->x.dtype == AP_F64)
         return ap_backend_reference.ops.grouped_gemm(s, a);
     AP_TRY(ap_check_grouped_gemm(a));
     struct grouped_job job = {.impl = impl, .args = a, .groups = a->w.shape[0], .offsets = a->offsets.data};
@@ -165,26 +171,30 @@ static void wgrad_task(void *ctx, int64_t task, int worker)
     struct grouped_job *j = ctx;
     const struct ap_grouped_wgrad_args *a = j->args;
     int64_t e = task / j->parts, begin, end, out = a->dw.shape[1], in = a->dw.shape[2];
+    int half = a->x.dtype == AP_BF16;
     piece(out, j->parts, ROW_UNIT, task % j->parts, &begin, &end);
     struct ap_sgemm g = {end - begin,
                          in,
                          j->offsets[e + 1] - j->offsets[e],
-                         (const float *)a->dy.data + j->offsets[e] * out + begin,
-                         (const float *)a->x.data + j->offsets[e] * in,
-                         (float *)a->dw.data + e * a->w_stride + begin * in,
+                         ap_sgemm_at(a->dy.data, half, j->offsets[e] * out + begin),
+                         ap_sgemm_at(a->x.data, half, j->offsets[e] * in),
+                         ap_sgemm_at(a->dw.data, a->dw.dtype == AP_BF16, e * a->w_stride + begin * in),
                          out,
                          in,
                          in,
                          1,
                          0,
-                         1};
+                         1,
+                         half,
+                         half,
+                         a->dw.dtype == AP_BF16};
     j->status[task] = cpu_sgemm(&j->impl->workers[worker], &g, 0);
 }
 
 ap_status cpu_grouped_wgrad(struct ap_stream *s, const struct ap_grouped_wgrad_args *a)
 {
     struct cpu_impl *impl = cpu_of(s);
-    if (a->x.dtype != AP_F32 || a->dw.dtype != AP_F32)
+    if (a->x.dtype == AP_F64)
         return ap_backend_reference.ops.grouped_wgrad(s, a);
     AP_TRY(ap_check_grouped_wgrad(a));
     struct grouped_job job = {.impl = impl, .args = a, .groups = a->dw.shape[0], .offsets = a->offsets.data};

@@ -10,7 +10,7 @@
 #endif
 
 #define VL             8
-#define K(name)        name##_avx2
+#define KI(name)       name##_avx2
 #define AP_KERNELS_ISA "avx2"
 #include "backend/cpu/k_all.h"
 

@@ -10,7 +10,7 @@
 #endif
 
 #define VL             16
-#define K(name)        name##_avx512
+#define KI(name)       name##_avx512
 #define AP_KERNELS_ISA "avx512"
 #include "backend/cpu/k_all.h"
 

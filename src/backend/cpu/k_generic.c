@@ -3,7 +3,7 @@
 #include "config.h"
 
 #define VL             4
-#define K(name)        name##_generic
+#define KI(name)       name##_generic
 #define AP_KERNELS_ISA "generic"
 #include "backend/cpu/k_all.h"
 

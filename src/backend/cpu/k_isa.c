@@ -20,6 +20,16 @@ static enum ap_isa detect(void)
     return AP_ISA_GENERIC;
 }
 
+int ap_isa_bf16(void)
+{
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx512bf16") != 0;
+#else
+    return 0;
+#endif
+}
+
 ap_status ap_isa_choose(enum ap_isa *isa_p, struct ap_error *err)
 {
     static const char *const names[] = {"generic", "avx2", "avx512"};

@@ -1,5 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Template: f32 embedding, RMSNorm, rotary embedding, SwiGLU, column copies. */
+ * Template: embedding, RMSNorm, rotary embedding, SwiGLU, column copies, for one ELEM. */
+
+/* Sum of a[j] b[j]. Two partial sums hide the latency. */
+static inline float K(row_dot)(const ELEM *a, const ELEM *b, int64_t n)
+{
+    vf s0 = {0}, s1 = {0};
+    int64_t j = 0;
+    for (; j + 2 * VL <= n; j += 2 * VL) {
+        s0 += vld(a + j, VL) * vld(b + j, VL);
+        s1 += vld(a + j + VL, VL) * vld(b + j + VL, VL);
+    }
+    for (; j < n; j += VL)
+        s0 += vld(a + j, n - j) * vld(b + j, n - j);
+    return vsum(s0 + s1);
+}
 
 static void K(embed_fwd)(const void *args, int64_t begin, int64_t end)
 {
@@ -7,7 +21,7 @@ static void K(embed_fwd)(const void *args, int64_t begin, int64_t end)
     int64_t h = a->out.shape[1];
     const int32_t *ids = a->ids.data;
     for (int64_t i = begin; i < end; i++)
-        memcpy((float *)a->out.data + i * h, (const float *)a->table.data + ids[i] * h, (size_t)h * sizeof(float));
+        memcpy((ELEM *)a->out.data + i * h, (const ELEM *)a->table.data + ids[i] * h, (size_t)h * sizeof(ELEM));
 }
 
 static void K(embed_bwd)(const void *args, int64_t begin, int64_t end)
@@ -16,7 +30,7 @@ static void K(embed_bwd)(const void *args, int64_t begin, int64_t end)
     int64_t rows = a->dout.shape[0], h = a->dout.shape[1];
     const int32_t *ids = a->ids.data;
     for (int64_t i = 0; i < rows; i++) {
-        const float *from = (const float *)a->dout.data + i * h;
+        const ELEM *from = (const ELEM *)a->dout.data + i * h;
         float *to = (float *)a->dtable.data + ids[i] * h;
         for (int64_t j = begin; j < end; j += VL)
             vst(to + j, vld(to + j, end - j) + vld(from + j, end - j), end - j);
@@ -27,12 +41,12 @@ static void K(rmsnorm_fwd)(const void *args, int64_t begin, int64_t end)
 {
     const struct ap_rmsnorm_fwd_args *a = args;
     int64_t d = a->x.shape[1], stride = a->x_stride ? a->x_stride : d;
-    const float *w = a->w.data;
+    const ELEM *w = a->w.data;
     float *rstd = a->rstd.data;
     for (int64_t i = begin; i < end; i++) {
-        const float *x = (const float *)a->x.data + i * stride;
-        float *y = (float *)a->y.data + i * d;
-        float r = (float)(1.0 / sqrt((double)row_dot(x, x, d) / (double)d + a->eps));
+        const ELEM *x = (const ELEM *)a->x.data + i * stride;
+        ELEM *y = (ELEM *)a->y.data + i * d;
+        float r = (float)(1.0 / sqrt((double)K(row_dot)(x, x, d) / (double)d + a->eps));
         for (int64_t j = 0; j < d; j += VL)
             vst(y + j, vld(x + j, d - j) * r * vld(w + j, d - j), d - j);
         if (rstd)
@@ -41,7 +55,7 @@ static void K(rmsnorm_fwd)(const void *args, int64_t begin, int64_t end)
 }
 
 /* dx of one row; see ref_norm.h for the formula. */
-static inline void K(norm_row_bwd)(const float *dy, const float *x, const float *w, float r, float *dx, int64_t d,
+static inline void K(norm_row_bwd)(const ELEM *dy, const ELEM *x, const ELEM *w, float r, ELEM *dx, int64_t d,
                                    int accumulate)
 {
     vf sum = {0};
@@ -69,11 +83,11 @@ static void K(rmsnorm_bwd)(const void *args, int64_t begin, int64_t end)
         if (partial)
             memset(partial, 0, (size_t)d * sizeof(float));
         for (int64_t i = block * AP_NORM_ROWS; i < kmin(rows, (block + 1) * AP_NORM_ROWS); i++) {
-            const float *dy = (const float *)a->dy.data + i * d, *x = (const float *)a->x.data + i * xs;
+            const ELEM *dy = (const ELEM *)a->dy.data + i * d, *x = (const ELEM *)a->x.data + i * xs;
             /* dw first: with accumulate, dx may be what x was computed from, never x itself. */
             for (int64_t j = 0; partial && j < d; j += VL)
                 vst(partial + j, vld(partial + j, d - j) + vld(dy + j, d - j) * (vld(x + j, d - j) * rstd[i]), d - j);
-            K(norm_row_bwd)(dy, x, a->w.data, rstd[i], (float *)a->dx.data + i * dxs, d, a->accumulate);
+            K(norm_row_bwd)(dy, x, a->w.data, rstd[i], (ELEM *)a->dx.data + i * dxs, d, a->accumulate);
         }
     }
 }
@@ -92,11 +106,11 @@ static void K(rmsnorm_dw)(const void *args, int64_t begin, int64_t end)
 }
 
 /* Turn `count` values (pairs) by the doubled tables: y = x c + swap(x) s with s = -sin, +sin, ... */
-static inline void K(rope_row)(float *x, const float *c, const float *s, int64_t count)
+static inline void K(rope_row)(ELEM *x, const float *c, const float *s, int64_t count)
 {
     int64_t j = 0;
     for (; j + VL <= count; j += VL) {
-        vf v = *(const vf *)(x + j), swapped;
+        vf v = vld(x + j, VL), swapped;
 #if VL == 16
         swapped = __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
 #elif VL == 8
@@ -104,12 +118,12 @@ static inline void K(rope_row)(float *x, const float *c, const float *s, int64_t
 #else
         swapped = __builtin_shufflevector(v, v, 1, 0, 3, 2);
 #endif
-        *(vf *)(x + j) = v * *(const vf *)(c + j) + swapped * *(const vf *)(s + j);
+        vst(x + j, v * *(const vf *)(c + j) + swapped * *(const vf *)(s + j), VL);
     }
     for (; j < count; j += 2) {
-        float even = x[j], odd = x[j + 1];
-        x[j] = even * c[j] + odd * s[j];
-        x[j + 1] = odd * c[j + 1] + even * s[j + 1];
+        float even = one(x[j]), odd = one(x[j + 1]);
+        put(x + j, even * c[j] + odd * s[j]);
+        put(x + j + 1, odd * c[j + 1] + even * s[j + 1]);
     }
 }
 
@@ -133,7 +147,7 @@ static void K(rope)(const void *args, int64_t begin, int64_t end)
                 s[j] = -s[j + 1];
             }
             for (int64_t head = 0; head < heads; head++)
-                K(rope_row)((float *)a->x.data + i * stride + head * width + (width - r) + at, c, s, count);
+                K(rope_row)((ELEM *)a->x.data + i * stride + head * width + (width - r) + at, c, s, count);
         }
     }
 }
@@ -143,8 +157,8 @@ static void K(swiglu_fwd)(const void *args, int64_t begin, int64_t end)
     const struct ap_swiglu_fwd_args *a = args;
     int64_t width = a->y.shape[1];
     for (int64_t i = begin; i < end; i++) {
-        const float *gate = (const float *)a->gate_up.data + i * 2 * width, *up = gate + width;
-        float *y = (float *)a->y.data + i * width;
+        const ELEM *gate = (const ELEM *)a->gate_up.data + i * 2 * width, *up = gate + width;
+        ELEM *y = (ELEM *)a->y.data + i * width;
         for (int64_t j = 0; j < width; j += VL) {
             vf g = vld(gate + j, width - j);
             vst(y + j, g * vsigmoid(g) * vld(up + j, width - j), width - j);
@@ -157,9 +171,9 @@ static void K(swiglu_bwd)(const void *args, int64_t begin, int64_t end)
     const struct ap_swiglu_bwd_args *a = args;
     int64_t width = a->dy.shape[1];
     for (int64_t i = begin; i < end; i++) {
-        const float *gate = (const float *)a->gate_up.data + i * 2 * width, *up = gate + width;
-        const float *dy = (const float *)a->dy.data + i * width;
-        float *dgate = (float *)a->dgate_up.data + i * 2 * width, *dup = dgate + width;
+        const ELEM *gate = (const ELEM *)a->gate_up.data + i * 2 * width, *up = gate + width;
+        const ELEM *dy = (const ELEM *)a->dy.data + i * width;
+        ELEM *dgate = (ELEM *)a->dgate_up.data + i * 2 * width, *dup = dgate + width;
         for (int64_t j = 0; j < width; j += VL) {
             int64_t left = width - j;
             vf g = vld(gate + j, left), d = vld(dy + j, left), sig = vsigmoid(g);
@@ -173,10 +187,10 @@ static void K(split_cols)(const void *args, int64_t begin, int64_t end)
 {
     const struct ap_split_cols_args *a = args;
     for (int64_t i = begin; i < end; i++) {
-        const float *src = (const float *)a->src.data + i * a->src.shape[1] + a->src_col;
-        float *dst = (float *)a->dst.data + i * a->dst.shape[1] + a->dst_col;
+        const ELEM *src = (const ELEM *)a->src.data + i * a->src.shape[1] + a->src_col;
+        ELEM *dst = (ELEM *)a->dst.data + i * a->dst.shape[1] + a->dst_col;
         if (!a->accumulate) {
-            memcpy(dst, src, (size_t)a->cols * sizeof(float));
+            memcpy(dst, src, (size_t)a->cols * sizeof(ELEM));
             continue;
         }
         for (int64_t j = 0; j < a->cols; j += VL)

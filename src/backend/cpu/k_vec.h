@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Template: vectors of VL floats by the compiler's vector extension, loads and stores of row tails, exp.
+ * Template: vectors of VL floats by the compiler's vector extension, loads and stores of rows of f32 and bf16 and of
+ * their tails, exp.
  * Contraction to fused multiply-add is the compiler's default and wanted; nothing here needs -ffast-math. */
 #include <math.h>
 #include <string.h>
@@ -10,9 +11,12 @@
 
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/pairwise.h"
+#include "base/bf16.h"
 
 typedef float vf __attribute__((vector_size(4 * VL), aligned(4), may_alias));
 typedef int32_t vi __attribute__((vector_size(4 * VL), aligned(4), may_alias));
+typedef uint32_t vu __attribute__((vector_size(4 * VL), aligned(4), may_alias));
+typedef uint16_t vh __attribute__((vector_size(2 * VL), aligned(2), may_alias));
 typedef double vd8 __attribute__((vector_size(64), aligned(8)));
 
 static inline vf vset(float x)
@@ -20,8 +24,22 @@ static inline vf vset(float x)
     return (vf){0} + x;
 }
 
+/* bf16: the upper half of an f32. */
+static inline vf hwiden(vh x)
+{
+    return (vf)(__builtin_convertvector(x, vu) << 16);
+}
+
+/* To nearest even; NaN stays NaN. */
+static inline vh hround(vf x)
+{
+    vu b = (vu)x, nan = (vu)((b & 0x7fffffffu) > 0x7f800000u);
+    vu even = (b + 0x7fffu + ((b >> 16) & 1u)) >> 16, quiet = (b >> 16) | 0x40u;
+    return __builtin_convertvector((even & ~nan) | (quiet & nan), vh);
+}
+
 /* The first min(left, VL) values at p, the rest zero. */
-static inline vf vld(const float *p, int64_t left)
+static inline vf vld_f32(const float *p, int64_t left)
 {
     if (left >= VL)
         return *(const vf *)p;
@@ -30,12 +48,51 @@ static inline vf vld(const float *p, int64_t left)
     return *(const vf *)t;
 }
 
-static inline void vst(float *p, vf x, int64_t left)
+static inline vf vld_bf16(const uint16_t *p, int64_t left)
+{
+    if (left >= VL)
+        return hwiden(*(const vh *)p);
+    uint16_t t[VL] = {0};
+    memcpy(t, p, (size_t)left * sizeof(uint16_t));
+    return hwiden(*(const vh *)t);
+}
+
+static inline void vst_f32(float *p, vf x, int64_t left)
 {
     if (left >= VL)
         *(vf *)p = x;
     else
         memcpy(p, &x, (size_t)left * sizeof(float));
+}
+
+static inline void vst_bf16(uint16_t *p, vf x, int64_t left)
+{
+    vh half = hround(x);
+    if (left >= VL)
+        *(vh *)p = half;
+    else
+        memcpy(p, &half, (size_t)left * sizeof(uint16_t));
+}
+
+/* Memory of f32 or bf16 and vectors of f32. */
+#define vld(p, left)                                                                                                   \
+    _Generic((p), const float *: vld_f32, float *: vld_f32, const uint16_t *: vld_bf16, uint16_t *: vld_bf16)(p, left)
+#define vst(p, x, left) _Generic((p), float *: vst_f32, uint16_t *: vst_bf16)(p, x, left)
+
+/* One value. */
+static inline float one_f32(float x)
+{
+    return x;
+}
+#define one(x)    _Generic((x), float: one_f32, uint16_t: ap_bf16_to_f32)(x)
+#define put(p, x) _Generic((p), float *: put_f32, uint16_t *: put_bf16)(p, x)
+static inline void put_f32(float *p, float x)
+{
+    *p = x;
+}
+static inline void put_bf16(uint16_t *p, float x)
+{
+    *p = ap_bf16_from_f32(x);
 }
 
 /* Lane by lane: a where mask is -1, b where it is 0. */
@@ -113,20 +170,6 @@ static inline vf vexp(vf x)
 static inline vf vsigmoid(vf x)
 {
     return 1.0f / (1.0f + vexp(-x));
-}
-
-/* Sum of a[j] b[j]. Two partial sums hide the latency. */
-static inline float row_dot(const float *a, const float *b, int64_t n)
-{
-    vf s0 = {0}, s1 = {0};
-    int64_t j = 0;
-    for (; j + 2 * VL <= n; j += 2 * VL) {
-        s0 += *(const vf *)(a + j) * *(const vf *)(b + j);
-        s1 += *(const vf *)(a + j + VL) * *(const vf *)(b + j + VL);
-    }
-    for (; j < n; j += VL)
-        s0 += vld(a + j, n - j) * vld(b + j, n - j);
-    return vsum(s0 + s1);
 }
 
 static inline int64_t kmin(int64_t a, int64_t b)

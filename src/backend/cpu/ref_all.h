@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Template: every reference operation for one REAL type. Included once by ref_f32.c and once by ref_f64.c. */
+ * Template: every reference operation for one type. ref_f32.c, ref_f64.c and ref_bf16.c set REF(op), REAL (elements),
+ * STAT (statistics), GET (element to double) and PUT (double to element, rounded), and REF_STAT_OPS: whether there are
+ * operations whose tensors all are statistics or optimizer state (never bf16). */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>

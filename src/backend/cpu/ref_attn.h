@@ -6,9 +6,9 @@ static double REF(score)(const REAL *q, const REAL *k, const REAL *kr, int64_t n
 {
     double sum = 0;
     for (int64_t j = 0; j < n; j++)
-        sum += (double)q[j] * (double)k[j];
+        sum += GET(q[j]) * GET(k[j]);
     for (int64_t j = 0; j < r; j++)
-        sum += (double)q[n + j] * (double)kr[j];
+        sum += GET(q[n + j]) * GET(kr[j]);
     return sum;
 }
 
@@ -36,10 +36,10 @@ static void REF(attn_head)(const struct ap_mla_attn_fwd_args *a, int64_t base, i
         for (int64_t j = 0; j < v; j++) {
             double acc = 0;
             for (int64_t s = first[t]; s <= t; s++)
-                acc += p[s] * (double)kv[s * kv_step + n + j];
-            out[j] = (REAL)(acc / sum);
+                acc += p[s] * GET(kv[s * kv_step + n + j]);
+            out[j] = PUT(acc / sum);
         }
-        ((REAL *)a->lse.data)[row] = (REAL)(top + log(sum));
+        ((STAT *)a->lse.data)[row] = (STAT)(top + log(sum));
     }
 }
 
@@ -79,7 +79,7 @@ static void REF(attn_head_bwd)(const struct ap_mla_attn_bwd_args *a, int64_t bas
         const REAL *q = (const REAL *)a->q.data + row * (n + r);
         const REAL *dout = (const REAL *)a->dout.data + row * v;
         REAL *dq = (REAL *)a->dq.data + row * (n + r);
-        double lse = (double)((const REAL *)a->lse.data)[row];
+        double lse = (double)((const STAT *)a->lse.data)[row];
         double delta = REF(dot)(dout, 1, (const REAL *)a->out.data + row * v, 1, v);
         for (int64_t j = 0; j < n + r; j++)
             dq_acc[j] = 0;
@@ -88,23 +88,23 @@ static void REF(attn_head_bwd)(const struct ap_mla_attn_bwd_args *a, int64_t bas
             double p = exp(a->scale * REF(score)(q, k, krs, n, r) - lse);
             double ds = p * (REF(dot)(dout, 1, k + n, 1, v) - delta) * a->scale;
             for (int64_t j = 0; j < n; j++) {
-                dq_acc[j] += ds * (double)k[j];
-                dkv_acc[s * (n + v) + j] += ds * (double)q[j];
+                dq_acc[j] += ds * GET(k[j]);
+                dkv_acc[s * (n + v) + j] += ds * GET(q[j]);
             }
             for (int64_t j = 0; j < r; j++) {
-                dq_acc[n + j] += ds * (double)krs[j];
-                dkr_acc[s * r + j] += ds * (double)q[n + j];
+                dq_acc[n + j] += ds * GET(krs[j]);
+                dkr_acc[s * r + j] += ds * GET(q[n + j]);
             }
             for (int64_t j = 0; j < v; j++)
-                dkv_acc[s * (n + v) + n + j] += p * (double)dout[j];
+                dkv_acc[s * (n + v) + n + j] += p * GET(dout[j]);
         }
         for (int64_t j = 0; j < n + r; j++)
-            dq[j] = (REAL)dq_acc[j];
+            dq[j] = PUT(dq_acc[j]);
     }
     REAL *dkv = (REAL *)a->dkv.data + (base * heads + head) * (n + v);
     for (int64_t s = 0; s < len; s++) {
         for (int64_t j = 0; j < n + v; j++)
-            dkv[s * kv_step + j] = (REAL)dkv_acc[s * (n + v) + j];
+            dkv[s * kv_step + j] = PUT(dkv_acc[s * (n + v) + j]);
     }
 }
 
@@ -124,7 +124,7 @@ ap_status REF(mla_attn_bwd)(const struct ap_mla_attn_bwd_args *a)
             REF(attn_head_bwd)(a, b * len, len, head, scratch);
         for (int64_t s = 0; s < len; s++) {
             for (int64_t j = 0; j < r; j++)
-                ((REAL *)a->dkr.data)[(b * len + s) * dkr_stride + j] = (REAL)scratch[s * r + j];
+                ((REAL *)a->dkr.data)[(b * len + s) * dkr_stride + j] = PUT(scratch[s * r + j]);
         }
     }
     free(scratch);

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Template: cross-entropy and fixed-tree sums. */
 
-AP_PAIRWISE_DEFINE(REF(tree_sum), REF(tree_sum_block), REAL, AP_TERM_PLAIN)
-AP_PAIRWISE_DEFINE(REF(tree_sumsq), REF(tree_sumsq_block), REAL, AP_TERM_SQUARE)
+AP_PAIRWISE_DEFINE(REF(tree_sumsq), REF(tree_sumsq_block), REAL, GET, AP_TERM_SQUARE)
 
 ap_status REF(cross_entropy)(const struct ap_cross_entropy_args *a)
 {
@@ -14,26 +13,20 @@ ap_status REF(cross_entropy)(const struct ap_cross_entropy_args *a)
         REAL *dlogits = a->dlogits.data ? (REAL *)a->dlogits.data + i * vocab : NULL;
         double top = -INFINITY, sum = 0;
         if (targets[i] < 0) {
-            ((REAL *)a->loss.data)[i] = 0;
+            ((STAT *)a->loss.data)[i] = 0;
             for (int64_t j = 0; dlogits && j < vocab; j++)
-                dlogits[j] = 0;
+                dlogits[j] = PUT(0.0);
             continue;
         }
         for (int64_t j = 0; j < vocab; j++)
-            top = (double)logits[j] > top ? (double)logits[j] : top;
+            top = GET(logits[j]) > top ? GET(logits[j]) : top;
         for (int64_t j = 0; j < vocab; j++)
-            sum += exp((double)logits[j] - top);
+            sum += exp(GET(logits[j]) - top);
         double lse = top + log(sum);
-        ((REAL *)a->loss.data)[i] = (REAL)(lse - (double)logits[targets[i]]);
+        ((STAT *)a->loss.data)[i] = (STAT)(lse - GET(logits[targets[i]]));
         for (int64_t j = 0; dlogits && j < vocab; j++)
-            dlogits[j] = (REAL)((exp((double)logits[j] - lse) - (j == targets[i] ? 1.0 : 0.0)) * a->weight);
+            dlogits[j] = PUT((exp(GET(logits[j]) - lse) - (j == targets[i] ? 1.0 : 0.0)) * a->weight);
     }
-    return AP_OK;
-}
-
-ap_status REF(sum_tokens)(const struct ap_sum_tokens_args *a)
-{
-    *(double *)a->out.data += REF(tree_sum)(a->x.data, ap_tensor_count(&a->x));
     return AP_OK;
 }
 
@@ -42,3 +35,13 @@ ap_status REF(sumsq)(const struct ap_sumsq_args *a)
     *(double *)a->out.data = REF(tree_sumsq)(a->x.data, ap_tensor_count(&a->x));
     return AP_OK;
 }
+
+#if REF_STAT_OPS
+AP_PAIRWISE_DEFINE(REF(tree_sum), REF(tree_sum_block), STAT, (double), AP_TERM_PLAIN)
+
+ap_status REF(sum_tokens)(const struct ap_sum_tokens_args *a)
+{
+    *(double *)a->out.data += REF(tree_sum)(a->x.data, ap_tensor_count(&a->x));
+    return AP_OK;
+}
+#endif

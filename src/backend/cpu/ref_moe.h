@@ -23,10 +23,10 @@ ap_status REF(moe_dispatch_bwd)(const struct ap_moe_dispatch_bwd_args *a)
     for (int64_t t = 0; t < rows; t++) {
         REAL *dx = (REAL *)a->dx.data + t * h;
         for (int64_t j = 0; j < h; j++) {
-            double sum = (double)dx[j];
+            double sum = GET(dx[j]);
             for (int64_t k = 0; k < chosen; k++)
-                sum += (double)dxs[row_of[t * chosen + k] * h + j];
-            dx[j] = (REAL)sum;
+                sum += GET(dxs[row_of[t * chosen + k] * h + j]);
+            dx[j] = PUT(sum);
         }
     }
     return AP_OK;
@@ -35,16 +35,17 @@ ap_status REF(moe_dispatch_bwd)(const struct ap_moe_dispatch_bwd_args *a)
 ap_status REF(moe_combine_fwd)(const struct ap_moe_combine_fwd_args *a)
 {
     int64_t rows = a->out.shape[0], h = a->out.shape[1], chosen = a->row_of.shape[1];
-    const REAL *ys = a->ys.data, *gates = a->gates.data;
+    const REAL *ys = a->ys.data;
+    const STAT *gates = a->gates.data;
     const int32_t *row_of = a->row_of.data;
     AP_TRY(ap_check_ids("moe_combine_fwd", row_of, rows * chosen, 0, a->ys.shape[0]));
     for (int64_t t = 0; t < rows; t++) {
         REAL *out = (REAL *)a->out.data + t * h;
         for (int64_t j = 0; j < h; j++) {
-            double sum = (double)out[j];
+            double sum = GET(out[j]);
             for (int64_t k = 0; k < chosen; k++)
-                sum += (double)gates[t * chosen + k] * (double)ys[row_of[t * chosen + k] * h + j];
-            out[j] = (REAL)sum;
+                sum += (double)gates[t * chosen + k] * GET(ys[row_of[t * chosen + k] * h + j]);
+            out[j] = PUT(sum);
         }
     }
     return AP_OK;
@@ -53,9 +54,9 @@ ap_status REF(moe_combine_fwd)(const struct ap_moe_combine_fwd_args *a)
 ap_status REF(moe_combine_bwd)(const struct ap_moe_combine_bwd_args *a)
 {
     int64_t rows = a->dout.shape[0], h = a->dout.shape[1], chosen = a->row_of.shape[1];
-    const REAL *gates = a->gates.data;
+    const STAT *gates = a->gates.data;
     const int32_t *row_of = a->row_of.data;
-    REAL *dgates = a->dgates.data;
+    STAT *dgates = a->dgates.data;
     AP_TRY(ap_check_ids("moe_combine_bwd", row_of, rows * chosen, 0, a->ys.shape[0]));
     for (int64_t i = 0; i < rows * chosen; i++) {
         const REAL *dout = (const REAL *)a->dout.data + i / chosen * h;
@@ -63,10 +64,10 @@ ap_status REF(moe_combine_bwd)(const struct ap_moe_combine_bwd_args *a)
         REAL *dys = (REAL *)a->dys.data + row_of[i] * h;
         double sum = 0;
         for (int64_t j = 0; j < h; j++) {
-            sum += (double)dout[j] * (double)ys[j];
-            dys[j] = (REAL)((double)gates[i] * (double)dout[j]);
+            sum += GET(dout[j]) * GET(ys[j]);
+            dys[j] = PUT((double)gates[i] * GET(dout[j]));
         }
-        dgates[i] = (REAL)sum;
+        dgates[i] = (STAT)sum;
     }
     return AP_OK;
 }

@@ -7,7 +7,7 @@ ap_status REF(add)(const struct ap_add_args *a)
     REAL *z = a->c.data;
     int64_t n = ap_tensor_count(&a->a);
     for (int64_t i = 0; i < n; i++)
-        z[i] = x[i] + y[i];
+        z[i] = PUT(GET(x[i]) + GET(y[i]));
     return AP_OK;
 }
 
@@ -16,10 +16,11 @@ ap_status REF(scale)(const struct ap_scale_args *a)
     REAL *x = a->x.data;
     int64_t n = ap_tensor_count(&a->x);
     for (int64_t i = 0; i < n; i++)
-        x[i] = (REAL)((double)x[i] * a->factor);
+        x[i] = PUT(GET(x[i]) * a->factor);
     return AP_OK;
 }
 
+#if REF_STAT_OPS
 ap_status REF(adamw)(const struct ap_adamw_args *a)
 {
     int64_t count = ap_tensor_count(&a->w);
@@ -28,16 +29,17 @@ ap_status REF(adamw)(const struct ap_adamw_args *a)
     uint16_t *w_bf16 = a->w_bf16.data;
     double m_bias = 1.0 - pow(a->beta1, (double)a->step), v_bias = 1.0 - pow(a->beta2, (double)a->step);
     for (int64_t i = 0; i < count; i++) {
-        double grad = a->grad_scale * (double)g[i];
-        double m1 = a->beta1 * (double)m[i] + (1.0 - a->beta1) * grad;
-        double v1 = a->beta2 * (double)v[i] + (1.0 - a->beta2) * grad * grad;
+        double grad = a->grad_scale * GET(g[i]);
+        double m1 = a->beta1 * GET(m[i]) + (1.0 - a->beta1) * grad;
+        double v1 = a->beta2 * GET(v[i]) + (1.0 - a->beta2) * grad * grad;
         double step = a->lr * (m1 / m_bias) / (sqrt(v1 / v_bias) + a->eps);
-        REAL w1 = (REAL)((double)w[i] * (1.0 - a->lr * a->weight_decay) - step);
+        REAL w1 = PUT(GET(w[i]) * (1.0 - a->lr * a->weight_decay) - step);
         w_new[i] = w1;
-        m_new[i] = (REAL)m1;
-        v_new[i] = (REAL)v1;
+        m_new[i] = PUT(m1);
+        v_new[i] = PUT(v1);
         if (w_bf16)
             w_bf16[i] = ap_bf16_from_f32((float)w1);
     }
     return AP_OK;
 }
+#endif

@@ -26,13 +26,13 @@ static void REF(gate_scores)(const REAL *logits, int64_t experts, int kind, doub
     double top = -INFINITY, sum = 0;
     if (kind == AP_GATE_SIGMOID_NOAUX) {
         for (int64_t i = 0; i < experts; i++)
-            s[i] = 1.0 / (1.0 + exp(-(double)logits[i]));
+            s[i] = 1.0 / (1.0 + exp(-GET(logits[i])));
         return;
     }
     for (int64_t i = 0; i < experts; i++)
-        top = (double)logits[i] > top ? (double)logits[i] : top;
+        top = GET(logits[i]) > top ? GET(logits[i]) : top;
     for (int64_t i = 0; i < experts; i++) {
-        s[i] = exp((double)logits[i] - top);
+        s[i] = exp(GET(logits[i]) - top);
         sum += s[i];
     }
     for (int64_t i = 0; i < experts; i++)
@@ -68,12 +68,12 @@ static void REF(route_token)(const struct ap_router_fwd_args *a, int64_t t, doub
 {
     int64_t experts = a->logits.shape[1], chosen = a->ids.shape[1], k = 0;
     double *s = work, *c = work + experts, sum = 0;
-    const REAL *bias = a->bias.data;
-    REAL *scores = (REAL *)a->scores.data + t * experts, *gates = (REAL *)a->gates.data + t * chosen;
+    const STAT *bias = a->bias.data;
+    STAT *scores = (STAT *)a->scores.data + t * experts, *gates = (STAT *)a->gates.data + t * chosen;
     int32_t *ids = (int32_t *)a->ids.data + t * chosen, *counts = a->counts.data;
     REF(gate_scores)((const REAL *)a->logits.data + t * experts, experts, a->kind, s);
     for (int64_t i = 0; i < experts; i++) {
-        scores[i] = (REAL)s[i];
+        scores[i] = (STAT)s[i];
         /* The choice is made on the stored precision, so that it can be repeated from the scores. */
         c[i] = (double)scores[i] + (a->kind == AP_GATE_SIGMOID_NOAUX && bias ? (double)bias[i] : 0.0);
     }
@@ -90,7 +90,7 @@ static void REF(route_token)(const struct ap_router_fwd_args *a, int64_t t, doub
     }
     double factor = a->norm_topk && chosen > 1 ? a->scaling / (sum + 1e-20) : a->scaling;
     for (k = 0; k < chosen; k++)
-        gates[k] = (REAL)((double)gates[k] * factor);
+        gates[k] = (STAT)((double)gates[k] * factor);
 }
 
 ap_status REF(router_fwd)(const struct ap_router_fwd_args *a)
@@ -111,8 +111,8 @@ ap_status REF(router_fwd)(const struct ap_router_fwd_args *a)
 static void REF(gates_to_scores)(const struct ap_router_bwd_args *a, int64_t t, double *ds)
 {
     int64_t experts = a->dlogits.shape[1], chosen = a->ids.shape[1];
-    const REAL *s = (const REAL *)a->scores.data + t * experts;
-    const REAL *dgates = (const REAL *)a->dgates.data + t * chosen;
+    const STAT *s = (const STAT *)a->scores.data + t * experts;
+    const STAT *dgates = (const STAT *)a->dgates.data + t * chosen;
     const int32_t *ids = (const int32_t *)a->ids.data + t * chosen;
     double total = 1e-20, dot = 0;
     int normed = a->norm_topk && chosen > 1;
@@ -129,13 +129,13 @@ static void REF(gates_to_scores)(const struct ap_router_bwd_args *a, int64_t t, 
 ap_status REF(router_bwd)(const struct ap_router_bwd_args *a)
 {
     int64_t rows = a->dlogits.shape[0], experts = a->dlogits.shape[1];
-    const REAL *extra = a->dscores_extra.data;
+    const STAT *extra = a->dscores_extra.data;
     AP_TRY(ap_check_ids("router_bwd", a->ids.data, rows * a->ids.shape[1], 0, experts));
     double *ds = malloc((size_t)(experts + 1) * sizeof(*ds));
     if (!ds)
         return AP_ERR_NOMEM;
     for (int64_t t = 0; t < rows; t++) {
-        const REAL *s = (const REAL *)a->scores.data + t * experts;
+        const STAT *s = (const STAT *)a->scores.data + t * experts;
         REAL *dlogits = (REAL *)a->dlogits.data + t * experts;
         double dot = 0;
         for (int64_t i = 0; i < experts; i++)
@@ -145,13 +145,14 @@ ap_status REF(router_bwd)(const struct ap_router_bwd_args *a)
             dot += ds[i] * (double)s[i];
         for (int64_t i = 0; i < experts; i++) {
             double si = (double)s[i];
-            dlogits[i] = (REAL)(a->kind == AP_GATE_SIGMOID_NOAUX ? ds[i] * si * (1.0 - si) : si * (ds[i] - dot));
+            dlogits[i] = PUT(a->kind == AP_GATE_SIGMOID_NOAUX ? ds[i] * si * (1.0 - si) : si * (ds[i] - dot));
         }
     }
     free(ds);
     return AP_OK;
 }
 
+#if REF_STAT_OPS
 /* Work of seq_balance for one sequence: doubles s, hits, mean_p, factor [experts] each, bytes taken [experts]
  * and seen [experts]. */
 struct REF(balance) {
@@ -169,7 +170,7 @@ static void REF(balance_hits)(const struct ap_seq_balance_args *a, int64_t t, in
     const int32_t *ids = (const int32_t *)a->ids.data + t * chosen;
     if (a->kind == AP_GATE_SIGMOID_NOAUX) {
         for (int64_t i = 0; i < experts; i++)
-            w->s[i] = (double)s[i];
+            w->s[i] = GET(s[i]);
         REF(top_k)(w->s, experts, chosen, w->taken);
     } else {
         memset(w->taken, 0, (size_t)experts);
@@ -216,9 +217,9 @@ static double REF(balance_sequence)(const struct ap_seq_balance_args *a, int64_t
         double total = 0;
         REF(balance_hits)(a, t, group, comm, w);
         for (int64_t i = 0; i < experts; i++)
-            total += (double)s[i];
+            total += GET(s[i]);
         for (int64_t i = 0; i < experts; i++)
-            w->mean_p[i] += (double)s[i] / (sigmoid ? total : 1.0) / (double)len;
+            w->mean_p[i] += GET(s[i]) / (sigmoid ? total : 1.0) / (double)len;
     }
     REF(balance_factors)(a, len, group, comm, w);
     for (int64_t i = 0; i < experts; i++)
@@ -228,13 +229,13 @@ static double REF(balance_sequence)(const struct ap_seq_balance_args *a, int64_t
         REAL *ds = (REAL *)a->dscores.data + t * experts;
         double total = 0, dot = 0;
         for (int64_t i = 0; i < experts; i++) {
-            total += (double)s[i];
-            dot += w->factor[i] * (double)s[i];
+            total += GET(s[i]);
+            dot += w->factor[i] * GET(s[i]);
         }
         for (int64_t i = 0; i < experts; i++) {
             double d = sigmoid ? (w->factor[i] - dot / total) / total : w->factor[i];
             d *= a->weight / (double)len;
-            ds[i] = (REAL)(a->accumulate_dscores ? (double)ds[i] + d : d);
+            ds[i] = PUT(a->accumulate_dscores ? GET(ds[i]) + d : d);
         }
     }
     return a->weight * loss;
@@ -264,3 +265,4 @@ ap_status REF(seq_balance)(const struct ap_seq_balance_args *a)
     free(mem);
     return status;
 }
+#endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * The reference backend: every operation as plain C for f32 and f64, serial, accumulating in double. It is
+ * The reference backend: every operation as plain C for f32, f64 and bf16, serial, accumulating in double. It is
  * the oracle of the parity harness and the fallback of host backends, and it stays for ever. */
 #include "config.h"
 
@@ -9,23 +9,6 @@
 #include "backend/cpu/reference.h"
 #include "backend/ops_check.h"
 #include "base/log.h"
-
-uint16_t ap_bf16_from_f32(float x)
-{
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof(bits));
-    if ((bits & 0x7fffffffu) > 0x7f800000u)
-        return (uint16_t)((bits >> 16) | 0x40u);
-    return (uint16_t)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
-}
-
-float ap_bf16_to_f32(uint16_t x)
-{
-    uint32_t bits = (uint32_t)x << 16;
-    float f;
-    memcpy(&f, &bits, sizeof(f));
-    return f;
-}
 
 ap_status ap_check_first(const int32_t *first, int64_t tokens, int64_t seqs)
 {
@@ -70,10 +53,20 @@ ap_status ap_check_ids(const char *op, const int32_t *ids, int64_t count, int64_
         AP_TRY(ap_check_##op(a));                                                                                      \
         if (a->field.dtype == AP_F32)                                                                                  \
             return ap_ref_f32_##op(a);                                                                                 \
-        return a->field.dtype == AP_F64 ? ap_ref_f64_##op(a) : AP_ERR_UNSUPPORTED;                                     \
+        return a->field.dtype == AP_F64 ? ap_ref_f64_##op(a) : ap_ref_bf16_##op(a);                                    \
     }
 AP_REF_REAL_OPS(REF_OP)
 #undef REF_OP
+
+#define REF_STAT_OP(op, field)                                                                                         \
+    static ap_status op_##op(struct ap_stream *stream, const struct ap_##op##_args *a)                                 \
+    {                                                                                                                  \
+        (void)stream;                                                                                                  \
+        AP_TRY(ap_check_##op(a));                                                                                      \
+        return a->field.dtype == AP_F32 ? ap_ref_f32_##op(a) : ap_ref_f64_##op(a);                                     \
+    }
+AP_REF_STAT_OPS(REF_STAT_OP)
+#undef REF_STAT_OP
 
 /* Counting sort: stable in (token, k) because the choices are walked in that order. */
 static ap_status op_moe_plan(struct ap_stream *stream, const struct ap_moe_plan_args *a)
