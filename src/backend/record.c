@@ -41,6 +41,7 @@ static void note_gemm(struct ap_record *r, const struct ap_gemm_args *a)
                                 .accumulate = a->accumulate,
                                 .constant_b = !a->trans_a,
                                 .dtype = a->a.dtype,
+                                .c_dtype = a->c.dtype,
                                 .kind = AP_PRODUCT_GEMM});
 }
 
@@ -55,6 +56,7 @@ static void note_grouped_gemm(struct ap_record *r, const struct ap_grouped_gemm_
                                     .accumulate = a->accumulate,
                                     .constant_b = 1,
                                     .dtype = a->x.dtype,
+                                    .c_dtype = a->y.dtype,
                                     .kind = AP_PRODUCT_GROUPED});
 }
 
@@ -68,6 +70,7 @@ static void note_grouped_wgrad(struct ap_record *r, const struct ap_grouped_wgra
                                     .trans_a = 1,
                                     .accumulate = 1,
                                     .dtype = a->dy.dtype,
+                                    .c_dtype = a->dw.dtype,
                                     .kind = AP_PRODUCT_GROUPED});
 }
 
@@ -81,7 +84,8 @@ static void note_attention(struct ap_record *r, const struct attention *a, int b
     for (int64_t i = 0; i < a->seqs * a->heads; i++)
         for (int64_t q0 = 0; q0 < a->T; q0 += QUERY_BLOCK) {
             int64_t q = a->T - q0 < QUERY_BLOCK ? a->T - q0 : QUERY_BLOCK, keys = q0 + q;
-            struct ap_product p = {.dtype = a->dtype, .kind = AP_PRODUCT_ATTENTION};
+            struct ap_product p = {
+                .dtype = a->dtype, .c_dtype = ap_dtype_full(a->dtype), .kind = AP_PRODUCT_ATTENTION};
             p.m = q, p.n = keys, p.k = a->qk, p.trans_b = 1;
             push(r, p); /* scores */
             if (!backward) {

@@ -16,7 +16,7 @@ enum ap_product_kind { AP_PRODUCT_GEMM, AP_PRODUCT_GROUPED, AP_PRODUCT_ATTENTION
 struct ap_product {
     int64_t m, n, k;
     int trans_a, trans_b, accumulate, constant_b;
-    ap_dtype dtype;
+    ap_dtype dtype, c_dtype; /* of a and b; of c */
     enum ap_product_kind kind;
 };
 

@@ -21,6 +21,11 @@ size_t ap_dtype_size(ap_dtype t)
     return (size_t)t < TYPE_COUNT ? types[t].size : 0;
 }
 
+ap_dtype ap_dtype_full(ap_dtype t)
+{
+    return t == AP_BF16 ? AP_F32 : t;
+}
+
 const char *ap_dtype_name(ap_dtype t)
 {
     return (size_t)t < TYPE_COUNT ? types[t].name : "unknown";

@@ -68,9 +68,9 @@ static ap_status open_rank(struct eval *e, struct ap_error *err)
     AP_TRY(ap_backend_open(job->backend, 0, e->pool, &e->be, err));
     AP_TRY(ap_model_create(e->be, &job->model.cfg, &mopt, &e->model, err));
     const struct ap_params *p = ap_model_params(e->model);
-    AP_TRY(ap_router_bias_create(e->be, &job->model.cfg, p->moe_layers, mopt.dtype, &e->bias, err));
+    AP_TRY(ap_router_bias_create(e->be, &job->model.cfg, p->moe_layers, ap_dtype_full(mopt.dtype), &e->bias, err));
     size_t bytes = (size_t)p->flat * ap_dtype_size(mopt.dtype);
-    e->host = calloc(1, bytes);
+    e->host = calloc((size_t)p->flat, ap_dtype_size(ap_dtype_full(mopt.dtype)));
     if (!e->host || e->be->vt->alloc(e->be, bytes, &e->weights) != AP_OK)
         return ap_error_set(err, AP_ERR_NOMEM, "no memory for the weights");
     return AP_OK;
@@ -85,14 +85,14 @@ static ap_status load(struct eval *e, struct ap_error *err)
     struct ap_named_set set = {0};
     char *meta = NULL;
     AP_TRY(ap_ckpt_store_open(&opt, e->world.comm, &store, err));
-    ap_status st = ap_params_named(p, "param", dtype, e->host, 0, p->flat, &set, err);
+    ap_status st = ap_params_named(p, "param", ap_dtype_full(dtype), e->host, 0, p->flat, &set, err);
     if (st == AP_OK)
         st = ap_router_bias_named(e->bias, 1, &set, err);
     st = ap_comm_agree(e->world.comm, st, NULL, err);
     if (st == AP_OK)
         st = ap_ckpt_load(store, e->step, &set, &meta, &e->step, err);
     if (st == AP_OK) {
-        st = e->be->vt->copy(e->be->stream, e->weights, e->host, (size_t)p->flat * ap_dtype_size(dtype));
+        st = ap_model_load_weights(e->be, e->host, ap_tensor_1d(e->weights, dtype, p->flat));
         if (st == AP_OK)
             st = ap_router_bias_loaded(e->bias);
         st = ap_comm_agree(e->world.comm, st, NULL, err);

@@ -66,11 +66,12 @@ struct report {
 };
 
 /* Bytes of a running training, over all processes: weights, gradients, and two moments, the weights and
- * moments twice because of the shadow buffers. */
+ * moments twice because of the shadow buffers; a bf16 model also reads a bf16 copy of the weights, twice. */
 static double state_bytes(const struct report *r)
 {
-    double element = (double)ap_dtype_size((ap_dtype)(r->job != NULL ? r->job->dtype : AP_F32));
-    return 7.0 * element * (double)(r->n.total + r->n.mtp);
+    ap_dtype t = (ap_dtype)(r->job != NULL ? r->job->dtype : AP_F32), full = ap_dtype_full(t);
+    double copy = t != full ? 2.0 * (double)ap_dtype_size(t) : 0;
+    return (7.0 * (double)ap_dtype_size(full) + copy) * (double)(r->n.total + r->n.mtp);
 }
 
 static void print_json(const struct report *r)

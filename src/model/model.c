@@ -216,7 +216,7 @@ ap_status ap_model_create(struct ap_backend *be, const struct ap_model_config *c
                           struct ap_model **model_p, struct ap_error *err)
 {
     AP_TRY(ap_model_config_check(cfg, err));
-    if (opt->dtype != AP_F32 && opt->dtype != AP_F64)
+    if (opt->dtype != AP_F32 && opt->dtype != AP_F64 && opt->dtype != AP_BF16)
         return ap_error_set(err, AP_ERR_UNSUPPORTED, "dtype %s is not supported by the model on backend %s",
                             ap_dtype_name(opt->dtype), be->vt->name);
     if (opt->micro_sequences < 1 || opt->seq_len < 1 || opt->micro_sequences > INT32_MAX / opt->seq_len)
@@ -230,7 +230,7 @@ ap_status ap_model_create(struct ap_backend *be, const struct ap_model_config *c
     m->opt = *opt;
     m->tokens = opt->micro_sequences * opt->seq_len;
     m->dt = opt->dtype;
-    m->stat = opt->dtype == AP_F64 ? AP_F64 : AP_F32;
+    m->stat = ap_dtype_full(opt->dtype);
     m->attn_scale = ap_rope_attn_scale(cfg);
     if (err)
         err->status = AP_OK;
@@ -331,7 +331,7 @@ ap_status ap_model_step(struct ap_model *m, ap_tensor weights, ap_tensor grads, 
                         struct ap_model_result *result_p, int64_t *expert_load)
 {
     if (weights.dtype != m->dt || ap_tensor_count(&weights) != m->params->flat ||
-        (grads.data && (m->opt.forward_only || grads.dtype != m->dt || ap_tensor_count(&grads) != m->params->flat)) ||
+        (grads.data && (m->opt.forward_only || grads.dtype != m->stat || ap_tensor_count(&grads) != m->params->flat)) ||
         (router_bias.data && router_bias.dtype != m->stat))
         return AP_ERR_BUG;
     m->weights = weights;

@@ -15,7 +15,7 @@ struct ap_model;
 
 struct ap_model_options {
     int64_t micro_sequences, seq_len; /* B, T of every micro-batch */
-    ap_dtype dtype;                   /* AP_F32, AP_F64 (reference backend) */
+    ap_dtype dtype;                   /* of weights and activations: AP_F32, AP_BF16, AP_F64 (reference backend) */
     int forward_only;                 /* evaluation: no gradients, less memory */
     int recompute;                    /* keep only the inputs of layers and run each forward again in
                                        * backward: the same bits, less memory, about a third more work */
@@ -49,7 +49,8 @@ const struct ap_params *ap_model_params(const struct ap_model *m);
 size_t ap_model_memory(const struct ap_model *m);
 
 /* Forward, and backward if grads.data is set: grads += d(weighted loss)/d(weights).
- * weights, grads: [params->flat] of the model's dtype in backend memory. router_bias: Stat
+ * weights, grads: [params->flat] in backend memory; weights of the model's dtype, grads of Stat (f32 for a bf16
+ * model). router_bias: Stat
  * [moe_layers * routed_experts] (all layers with a router in order, MTP block last) or absent.
  * expert_load: host i64, same shape, += tokens routed; NULL: not wanted. Blocking.
  * The MTP module runs only when lw->mtp is not 0. */
@@ -57,8 +58,12 @@ ap_status ap_model_step(struct ap_model *m, ap_tensor weights, ap_tensor grads, 
                         const struct ap_batch *batch, const struct ap_loss_weights *lw,
                         struct ap_model_result *result_p, int64_t *expert_load);
 
+/* What a model reads from what the optimizer keeps: host [n] of Stat type becomes weights [n] of the model's dtype, a
+ * copy or, in bf16, rounded to nearest even. Blocking. */
+ap_status ap_model_load_weights(struct ap_backend *be, const void *host, ap_tensor weights);
+
 /* Of the last call, valid until the next one, in backend memory: token-wise losses Stat [B*T]; logits
- * [B*T, V] of the main head, meaningful only after a call without gradients and with lw->mtp == 0 (the
+ * [B*T, V] (dtype of the model) of the main head, meaningful only after a call without gradients and with lw->mtp == 0 (the
  * gradient and the MTP head reuse their memory). */
 ap_tensor ap_model_token_loss(const struct ap_model *m);
 ap_tensor ap_model_logits(const struct ap_model *m);

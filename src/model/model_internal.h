@@ -65,7 +65,7 @@ struct ap_model {
     struct ap_model_options opt;
     struct ap_params *params;
     int64_t tokens; /* N */
-    ap_dtype dt, stat;
+    ap_dtype dt, stat; /* stat: of statistics, routing and gradients of parameters */
     double attn_scale;
     struct ap_arena arena;
     /* parameters and state of the running call */
@@ -106,7 +106,7 @@ static inline ap_tensor w2(const struct ap_model *m, int64_t off, int64_t rows, 
 }
 static inline ap_tensor g2(const struct ap_model *m, int64_t off, int64_t rows, int64_t cols)
 {
-    return ap_tensor_2d(elem(m->grads, off), m->dt, rows, cols);
+    return ap_tensor_2d(elem(m->grads, off), m->stat, rows, cols);
 }
 static inline ap_tensor w1(const struct ap_model *m, int64_t off, int64_t n)
 {
@@ -114,7 +114,7 @@ static inline ap_tensor w1(const struct ap_model *m, int64_t off, int64_t n)
 }
 static inline ap_tensor g1(const struct ap_model *m, int64_t off, int64_t n)
 {
-    return ap_tensor_1d(elem(m->grads, off), m->dt, n);
+    return ap_tensor_1d(elem(m->grads, off), m->stat, n);
 }
 static inline ap_tensor new1(struct ap_model *m, ap_dtype t, int64_t a)
 {

@@ -59,7 +59,7 @@ static ap_status route(struct ap_model *m, struct layer *L, ap_tensor x)
     if (m->router_bias.data)
         bias = ap_tensor_1d(elem(m->router_bias, L->router_index * E), m->stat, E);
     size_t mark = ap_arena_mark(&m->arena);
-    ap_tensor logits = new2(m, m->dt, m->tokens, E);
+    ap_tensor logits = new2(m, m->stat, m->tokens, E);
     if (!planning(m)) {
         AP_TRY(ap_linear_fwd(m, x, L->par.router, E, c->hidden_size, logits, 0));
         OP(m, router_fwd, .logits = logits, .bias = bias, .scores = s->scores, .ids = s->ids, .gates = s->gates,
@@ -86,7 +86,7 @@ static ap_status grouped(struct ap_model *m, struct layer *L, ap_tensor x, int64
 static ap_status grouped_wgrad(struct ap_model *m, struct layer *L, ap_tensor dy, ap_tensor x, int64_t off,
                                int64_t stride)
 {
-    ap_tensor dw = ap_tensor_3d(elem(m->grads, off), m->dt, m->cfg.routed_experts, dy.shape[1], x.shape[1]);
+    ap_tensor dw = ap_tensor_3d(elem(m->grads, off), m->stat, m->cfg.routed_experts, dy.shape[1], x.shape[1]);
     OP(m, grouped_wgrad, .dy = dy, .x = x, .dw = dw, .offsets = L->s.offsets, .w_stride = stride);
     return AP_OK;
 }
@@ -138,7 +138,9 @@ ap_status ap_moe_backward(struct ap_model *m, struct layer *L, ap_tensor dout, a
     struct layer_saved *s = &L->s;
     size_t mark = ap_arena_mark(&m->arena);
     ap_tensor dgates = new2(m, m->stat, m->tokens, c->experts_per_token);
-    ap_tensor dlogits = new2(m, m->dt, m->tokens, c->routed_experts);
+    ap_tensor dlogits = new2(m, m->stat, m->tokens, c->routed_experts), operand = dlogits;
+    if (m->dt != m->stat) /* both operands of a product have one type */
+        operand = new2(m, m->dt, m->tokens, c->routed_experts);
     if (c->shared_experts)
         AP_TRY(ap_mlp_backward(m, &s->shared, dout, x, L->par.s_gate_up, L->par.s_down, dx));
     else if (!planning(m))
@@ -151,7 +153,9 @@ ap_status ap_moe_backward(struct ap_model *m, struct layer *L, ap_tensor dout, a
         OP(m, router_bwd, .scores = s->scores, .ids = s->ids, .gates = s->gates, .dgates = dgates,
            .dscores_extra = extra, .dlogits = dlogits, .kind = c->gate_kind, .norm_topk = c->norm_topk,
            .scaling = c->routed_scaling);
-        AP_TRY(ap_linear_bwd(m, dlogits, x, L->par.router, dx, 1));
+        if (m->dt != m->stat)
+            OP(m, cast, .src = dlogits, .dst = operand);
+        AP_TRY(ap_linear_bwd(m, operand, x, L->par.router, dx, 1));
     }
     ap_arena_reset(&m->arena, mark);
     return AP_OK;

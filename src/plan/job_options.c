@@ -12,7 +12,7 @@
 #define SEQUENCES_MAX 16777216
 
 _Static_assert(sizeof(struct ap_data_source_spec) == sizeof(char *) + sizeof(double), "as AP_OPT_SOURCES says");
-_Static_assert(AP_F32 == 0 && AP_F64 == 1, "dtype is stored as the index of its choice");
+_Static_assert(AP_F32 == 0 && AP_F64 == 1 && AP_BF16 == 2, "dtype is stored as the index of its choice");
 
 static const struct ap_option options[] = {
     {.key = "name",
@@ -48,9 +48,10 @@ static const struct ap_option options[] = {
      .kind = AP_OPT_CHOICE,
      .offset = AT(dtype),
      .fallback = "fp32",
-     .choices = "fp32|fp64",
+     .choices = "fp32|fp64|bf16",
      .also = "precision",
-     .doc = "Number format of weights and computation; fp64 is for checks."},
+     .doc = "Number format of weights and activations. With bf16 sums, statistics, gradients and the optimizer's weights "
+            "and moments stay fp32; fp64 is for checks."},
     {.key = "backend",
      .kind = AP_OPT_TEXT,
      .offset = AT(backend),

@@ -78,12 +78,12 @@ static ap_status make_state(struct bench *b, struct ap_error *err)
         free(w);
         return AP_ERR_NOMEM;
     }
-    b->bias_t = ap_tensor_1d(b->bias, dt == AP_F64 ? AP_F64 : AP_F32, p->routers);
+    b->bias_t = ap_tensor_1d(b->bias, ap_dtype_full(dt), p->routers);
     ap_params_init(p, &b->job->model.cfg, b->job->seed, w);
     ap_status st = ap_optimizer_set_weights(b->optim, w);
     free(w);
     AP_TRY(st);
-    struct ap_reducer_options ro = {b->be, b->opt->comm, ap_optimizer_map(b->optim), dt, b->leaves, 0};
+    struct ap_reducer_options ro = {b->be, b->opt->comm, ap_optimizer_map(b->optim), ap_dtype_full(dt), b->leaves, 0};
     AP_TRY(ap_reducer_create(&ro, &b->reducer, err));
     ap_reducer_leaves(b->reducer, &b->lo, &b->hi);
     return AP_OK;
@@ -172,7 +172,7 @@ static ap_status make_replay(struct bench *b, struct ap_bench_step_result *res, 
     if (b->record.failed)
         return ap_error_set(err, AP_ERR_NOMEM, "out of memory for the list of products");
     memcpy(res->ops, b->record.total, sizeof res->ops);
-    if (b->job->dtype != AP_F32)
+    if (b->job->dtype == AP_F64)
         return AP_OK;
     AP_TRY(ap_replay_create(b->record.products, b->record.product_count, b->pool, &b->replay, err));
     ap_replay_info(b->replay, &res->replay);
@@ -238,7 +238,7 @@ static ap_status run(struct bench *b, struct ap_bench_step_result *res, struct a
     const struct ap_job *job = b->job;
     AP_TRY(setup(b, err));
     AP_TRY(measure(b, res, err));
-    AP_TRY(ap_peak_gemm(b->be, AP_F32, 1024, 0.5, &res->peak_flops));
+    AP_TRY(ap_peak_gemm(b->be, job->dtype == AP_BF16 ? AP_BF16 : AP_F32, 1024, 0.5, &res->peak_flops));
     AP_TRY(copy_bandwidth(b->pool, &res->copy_bytes_s));
     strncpy(res->backend, b->be->vt->name, sizeof res->backend - 1);
     res->ranks = b->opt->comm->size;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/trace.h"
+#include "model/model.h"
 #include "train/optimizer.h"
 
 /* A run of flat elements that share the weight-decay flag. Gaps between tensors are zero in every buffer and
@@ -18,7 +19,8 @@ struct run {
 
 struct ap_optimizer {
     struct ap_optimizer_options opt;
-    size_t es;
+    ap_dtype full;                   /* type of state and gradients */
+    size_t es;                       /* bytes of one of its elements */
     struct ap_shard_map map;         /* begin owned */
     int64_t begin, end;              /* own shard, flat elements */
     int64_t chunk_first, chunk_last; /* own chunks */
@@ -29,9 +31,11 @@ struct ap_optimizer {
     struct run *runs;
     int64_t run_count;
     int now;           /* index of the committed copies */
-    void *w[2];        /* backend [flat] */
+    int64_t w_begin;   /* first element of w: 0, or that of the own shard where a bf16 copy is gathered */
+    void *w[2];        /* backend [flat], or [end - begin] */
+    void *copy[2];     /* bf16 models: backend bf16 [flat], else NULL */
     void *m[2], *v[2]; /* backend [end - begin] */
-    uint8_t *host;     /* device backends: [flat + 2 shards], made on first use */
+    uint8_t *host;     /* staging for files, made when needed: all weights, m, v in this order */
 };
 
 static ap_status make_map(struct ap_optimizer *o)
@@ -96,8 +100,12 @@ static ap_status alloc_zero(struct ap_optimizer *o, size_t bytes, void **mem_p)
 static ap_status make_memory(struct ap_optimizer *o)
 {
     size_t shard = (size_t)(o->end - o->begin) * o->es;
+    size_t flat = (size_t)o->opt.params->flat;
+    o->w_begin = o->full != o->opt.dtype ? o->begin : 0;
     for (int i = 0; i < 2; i++) {
-        AP_TRY(alloc_zero(o, (size_t)o->opt.params->flat * o->es, &o->w[i]));
+        AP_TRY(alloc_zero(o, o->full != o->opt.dtype ? shard : flat * o->es, &o->w[i]));
+        if (o->full != o->opt.dtype)
+            AP_TRY(alloc_zero(o, flat * ap_dtype_size(o->opt.dtype), &o->copy[i]));
         AP_TRY(alloc_zero(o, shard, &o->m[i]));
         AP_TRY(alloc_zero(o, shard, &o->v[i]));
     }
@@ -106,13 +114,14 @@ static ap_status make_memory(struct ap_optimizer *o)
 
 ap_status ap_optimizer_create(const struct ap_optimizer_options *opt, struct ap_optimizer **o_p, struct ap_error *err)
 {
-    if (opt->dtype != AP_F32 && opt->dtype != AP_F64)
-        return ap_error_set(err, AP_ERR_UNSUPPORTED, "optimizer state of type %s", ap_dtype_name(opt->dtype));
+    if (opt->dtype != AP_F32 && opt->dtype != AP_F64 && opt->dtype != AP_BF16)
+        return ap_error_set(err, AP_ERR_UNSUPPORTED, "optimizer for weights of type %s", ap_dtype_name(opt->dtype));
     struct ap_optimizer *o = calloc(1, sizeof(*o));
     if (!o)
         return ap_error_set(err, AP_ERR_NOMEM, "out of memory");
     o->opt = *opt;
-    o->es = ap_dtype_size(opt->dtype);
+    o->full = ap_dtype_full(opt->dtype);
+    o->es = ap_dtype_size(o->full);
     ap_status st = make_map(o);
     if (st == AP_OK)
         st = make_runs(o);
@@ -135,7 +144,7 @@ void ap_optimizer_destroy(struct ap_optimizer *o)
     if (!o)
         return;
     struct ap_backend *be = o->opt.backend;
-    void *mem[] = {o->w[0], o->w[1], o->m[0], o->m[1], o->v[0], o->v[1], o->sums_dev};
+    void *mem[] = {o->w[0], o->w[1], o->copy[0], o->copy[1], o->m[0], o->m[1], o->v[0], o->v[1], o->sums_dev};
     for (size_t i = 0; i < sizeof(mem) / sizeof(mem[0]); i++)
         if (mem[i])
             be->vt->release(be, mem[i]);
@@ -153,9 +162,15 @@ const struct ap_shard_map *ap_optimizer_map(const struct ap_optimizer *o)
     return &o->map;
 }
 
+/* What the model reads. */
+static ap_tensor model_weights(const struct ap_optimizer *o, int copy)
+{
+    return ap_tensor_1d(o->copy[copy] ? o->copy[copy] : o->w[copy], o->opt.dtype, o->opt.params->flat);
+}
+
 ap_tensor ap_optimizer_weights(const struct ap_optimizer *o)
 {
-    return ap_tensor_1d(o->w[o->now], o->opt.dtype, o->opt.params->flat);
+    return model_weights(o, o->now);
 }
 
 ap_status ap_optimizer_set_weights(struct ap_optimizer *o, const float *host)
@@ -165,8 +180,10 @@ ap_status ap_optimizer_set_weights(struct ap_optimizer *o, const float *host)
     size_t shard = (size_t)(o->end - o->begin) * o->es;
     AP_TRY(be->vt->fill_zero(be->stream, o->m[o->now], shard));
     AP_TRY(be->vt->fill_zero(be->stream, o->v[o->now], shard));
-    if (o->opt.dtype == AP_F32)
-        return be->vt->copy(be->stream, o->w[o->now], host, (size_t)n * o->es);
+    if (o->opt.dtype == AP_BF16)
+        AP_TRY(be->vt->copy(be->stream, o->w[o->now], host + o->begin, shard));
+    if (o->full == AP_F32)
+        return ap_model_load_weights(be, host, model_weights(o, o->now));
     double *wide = malloc((size_t)n * sizeof(*wide));
     if (!wide)
         return AP_ERR_NOMEM;
@@ -187,7 +204,7 @@ ap_status ap_optimizer_norm(struct ap_optimizer *o, ap_tensor shard_grad, double
     for (int64_t c = o->chunk_first; st == AP_OK && c < o->chunk_last; c++) {
         const struct ap_param_chunk *k = &p->chunks[c];
         struct ap_sumsq_args a = {
-            .x = ap_tensor_1d(g + (size_t)(k->offset - o->begin) * o->es, o->opt.dtype, k->count),
+            .x = ap_tensor_1d(g + (size_t)(k->offset - o->begin) * o->es, o->full, k->count),
             .out = ap_tensor_1d((double *)o->sums_dev + (c - o->chunk_first), AP_F64, 1),
         };
         st = be->ops.sumsq(be->stream, &a);
@@ -214,7 +231,7 @@ double ap_optimizer_clip_scale(double norm, double clip)
 
 static ap_tensor part(const struct ap_optimizer *o, void *mem, int64_t offset, int64_t count)
 {
-    return ap_tensor_1d((uint8_t *)mem + (size_t)offset * o->es, o->opt.dtype, count);
+    return ap_tensor_1d((uint8_t *)mem + (size_t)offset * o->es, o->full, count);
 }
 
 /* The own shard of the shadow. */
@@ -228,11 +245,11 @@ static ap_status update_shard(struct ap_optimizer *o, const struct ap_optimizer_
         const struct run *r = &o->runs[i];
         int64_t at = r->begin - o->begin;
         struct ap_adamw_args a = {
-            .w = part(o, o->w[now], r->begin, r->count),
+            .w = part(o, o->w[now], r->begin - o->w_begin, r->count),
             .g = part(o, shard_grad.data, at, r->count),
             .m = part(o, o->m[now], at, r->count),
             .v = part(o, o->v[now], at, r->count),
-            .w_new = part(o, o->w[next], r->begin, r->count),
+            .w_new = part(o, o->w[next], r->begin - o->w_begin, r->count),
             .m_new = part(o, o->m[next], at, r->count),
             .v_new = part(o, o->v[next], at, r->count),
             .lr = h->lr,
@@ -243,6 +260,8 @@ static ap_status update_shard(struct ap_optimizer *o, const struct ap_optimizer_
             .grad_scale = grad_scale,
             .step = h->t,
         };
+        if (o->copy[next])
+            a.w_bf16 = ap_tensor_1d((uint16_t *)o->copy[next] + r->begin, AP_BF16, r->count);
         st = be->ops.adamw(be->stream, &a);
     }
     ap_status sync = be->vt->stream_sync(be->stream);
@@ -258,7 +277,7 @@ ap_status ap_optimizer_update(struct ap_optimizer *o, const struct ap_optimizer_
     ap_trace_end(trace, "optimizer", "update", NULL, 0, begin);
     AP_TRY(ap_comm_agree(o->opt.comm, st, NULL, NULL));
     AP_TRACE_TRY(trace, "optimizer", "parameter gather", NULL, 0,
-                 ap_gatherer_run(o->gatherer, part(o, o->w[1 - o->now], 0, o->opt.params->flat)));
+                 ap_gatherer_run(o->gatherer, model_weights(o, 1 - o->now)));
     return AP_OK;
 }
 
@@ -267,59 +286,78 @@ void ap_optimizer_flip(struct ap_optimizer *o)
     o->now = 1 - o->now;
 }
 
-/* Host views of weights, m and v; device backends get a staging copy. */
-static ap_status host_views(struct ap_optimizer *o, int fetch, uint8_t *view[3])
+/* Host memory of weights, m and v: the state itself where that is possible, else staging. all: of every weight, to be
+ * filled; else of the own shard, filled here. *w_begin_p: first element of the weights there. */
+static ap_status host_views(struct ap_optimizer *o, int all, uint8_t *view[3], int64_t *w_begin_p)
 {
     struct ap_backend *be = o->opt.backend;
     size_t flat = (size_t)o->opt.params->flat * o->es, shard = (size_t)(o->end - o->begin) * o->es;
     void *mem[3] = {o->w[o->now], o->m[o->now], o->v[o->now]};
-    size_t bytes[3] = {flat, shard, shard};
-    if (!be->vt->is_host && !o->host) {
+    size_t bytes[3] = {o->copy[0] ? shard : flat, shard, shard};
+    int staged = !be->vt->is_host;
+    *w_begin_p = all ? 0 : o->w_begin;
+    if ((staged || (all && o->copy[0])) && !o->host) {
         o->host = malloc(flat + 2 * shard);
         if (!o->host)
             return AP_ERR_NOMEM;
     }
-    uint8_t *at = o->host;
+    uint8_t *at[3] = {o->host, o->host ? o->host + flat : NULL, o->host ? o->host + flat + shard : NULL};
     for (int i = 0; i < 3; i++) {
-        view[i] = be->vt->is_host ? mem[i] : at;
-        if (view[i] != mem[i] && fetch)
+        view[i] = staged || (i == 0 && all && o->copy[0]) ? at[i] : mem[i];
+        if (view[i] != mem[i] && !all)
             AP_TRY(be->vt->copy(be->stream, view[i], mem[i], bytes[i]));
-        at = at ? at + bytes[i] : at;
     }
-    return fetch ? be->vt->stream_sync(be->stream) : AP_OK;
+    return all ? AP_OK : be->vt->stream_sync(be->stream);
 }
 
 ap_status ap_optimizer_named(struct ap_optimizer *o, int all_weights, struct ap_named_set *set, struct ap_error *err)
 {
     const struct ap_params *p = o->opt.params;
     uint8_t *view[3];
-    ap_status st = host_views(o, !all_weights, view);
+    int64_t at, begin = all_weights ? 0 : o->begin, end = all_weights ? p->flat : o->end;
+    ap_status st = host_views(o, all_weights, view, &at);
     if (st != AP_OK)
         return ap_error_set(err, st, "no host memory for the state");
-    int64_t begin = all_weights ? 0 : o->begin, end = all_weights ? p->flat : o->end;
-    AP_TRY(ap_params_named(p, "param", o->opt.dtype, view[0] + (size_t)begin * o->es, begin, end, set, err));
-    AP_TRY(ap_params_named(p, "adam.m", o->opt.dtype, view[1], o->begin, o->end, set, err));
-    return ap_params_named(p, "adam.v", o->opt.dtype, view[2], o->begin, o->end, set, err);
+    AP_TRY(ap_params_named(p, "param", o->full, view[0] + (size_t)(begin - at) * o->es, begin, end, set, err));
+    AP_TRY(ap_params_named(p, "adam.m", o->full, view[1], o->begin, o->end, set, err));
+    return ap_params_named(p, "adam.v", o->full, view[2], o->begin, o->end, set, err);
 }
 
 ap_status ap_optimizer_loaded(struct ap_optimizer *o)
 {
     struct ap_backend *be = o->opt.backend;
     size_t flat = (size_t)o->opt.params->flat * o->es, shard = (size_t)(o->end - o->begin) * o->es;
-    if (be->vt->is_host)
+    if (be->vt->is_host && !o->copy[0])
         return AP_OK;
     if (!o->host)
         return AP_ERR_BUG;
-    AP_TRY(be->vt->copy(be->stream, o->w[o->now], o->host, flat));
-    AP_TRY(be->vt->copy(be->stream, o->m[o->now], o->host + flat, shard));
-    AP_TRY(be->vt->copy(be->stream, o->v[o->now], o->host + flat + shard, shard));
-    return be->vt->stream_sync(be->stream);
+    if (o->copy[0])
+        AP_TRY(be->vt->copy(be->stream, o->w[o->now], o->host + (size_t)o->begin * o->es, shard));
+    AP_TRY(ap_model_load_weights(be, o->host, model_weights(o, o->now)));
+    if (!be->vt->is_host) {
+        AP_TRY(be->vt->copy(be->stream, o->m[o->now], o->host + flat, shard));
+        AP_TRY(be->vt->copy(be->stream, o->v[o->now], o->host + flat + shard, shard));
+        return be->vt->stream_sync(be->stream);
+    }
+    free(o->host); /* a bf16 model on a host backend needs it for loading only */
+    o->host = NULL;
+    return AP_OK;
 }
 
 ap_status ap_optimizer_host_weights(struct ap_optimizer *o, const void **host_p)
 {
-    uint8_t *view[3];
-    AP_TRY(host_views(o, 1, view));
-    *host_p = view[0];
-    return AP_OK;
+    struct ap_backend *be = o->opt.backend;
+    ap_tensor w = model_weights(o, o->now);
+    size_t flat = (size_t)o->opt.params->flat * o->es, shard = (size_t)(o->end - o->begin) * o->es;
+    if (be->vt->is_host) {
+        *host_p = w.data;
+        return AP_OK;
+    }
+    if (!o->host)
+        o->host = malloc(flat + 2 * shard);
+    if (!o->host)
+        return AP_ERR_NOMEM;
+    AP_TRY(be->vt->copy(be->stream, o->host, w.data, (size_t)o->opt.params->flat * ap_dtype_size(w.dtype)));
+    *host_p = o->host;
+    return be->vt->stream_sync(be->stream);
 }

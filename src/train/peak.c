@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 
+#include "base/bf16.h"
 #include "base/clock.h"
 #include "train/peak.h"
 
@@ -18,6 +19,8 @@ static ap_status fill(struct ap_backend *be, ap_dtype dtype, void *mem, int64_t 
         double v = 1.0 / (double)(1 + i % 13) - 0.25;
         if (dtype == AP_F64)
             ((double *)(void *)host)[i] = v;
+        else if (dtype == AP_BF16)
+            ((uint16_t *)(void *)host)[i] = ap_bf16_from_f32((float)v);
         else
             ((float *)(void *)host)[i] = (float)v;
     }

@@ -6,7 +6,7 @@
 
 #include "backend/backend.h"
 
-/* FLOP/s of an f32 (f64) GEMM of n x n x n, mean over about budget_s seconds: where ranks share processors, each
+/* FLOP/s of an f32 (f64, bf16) GEMM of n x n x n, mean over about budget_s seconds: where ranks share processors, each
  * gets its share. */
 ap_status ap_peak_gemm(struct ap_backend *be, ap_dtype dtype, int64_t n, double budget_s, double *flops_p);
 

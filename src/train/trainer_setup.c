@@ -210,7 +210,7 @@ static ap_status open_data(struct ap_trainer *t, struct ap_error *err)
 static ap_status open_model(struct ap_trainer *t, struct ap_error *err)
 {
     const struct ap_job *job = t->job;
-    ap_dtype dtype = (ap_dtype)job->dtype;
+    ap_dtype dtype = (ap_dtype)job->dtype, full = ap_dtype_full(dtype);
     struct ap_model_options mo = {.micro_sequences = t->seqs, .seq_len = t->len, .dtype = dtype};
     AP_TRY(ap_model_create(t->be, &job->model.cfg, &mo, &t->model, err));
     t->params = ap_model_params(t->model);
@@ -218,9 +218,9 @@ static ap_status open_model(struct ap_trainer *t, struct ap_error *err)
     struct ap_optimizer_options oo = {t->be, t->comm, t->params, dtype};
     AP_TRY(ap_optimizer_create(&oo, &t->optim, err));
     struct ap_reducer_options ro = {
-        .backend = t->be, .comm = t->comm, .map = ap_optimizer_map(t->optim), .dtype = dtype, .leaves = t->leaves};
+        .backend = t->be, .comm = t->comm, .map = ap_optimizer_map(t->optim), .dtype = full, .leaves = t->leaves};
     AP_TRY(ap_reducer_create(&ro, &t->reducer, err));
-    AP_TRY(ap_router_bias_create(t->be, &job->model.cfg, t->params->moe_layers, dtype, &t->bias, err));
+    AP_TRY(ap_router_bias_create(t->be, &job->model.cfg, t->params->moe_layers, full, &t->bias, err));
     float *w = malloc((size_t)t->params->flat * sizeof(*w));
     if (!w)
         return ap_error_set(err, AP_ERR_NOMEM, "no memory for the initial weights");
@@ -339,7 +339,7 @@ static void announce(struct ap_trainer *t)
             t->peak_flops / 1e9);
     ap_info("memory for each rank: model %.1f MiB, gradients %d buffers of %.1f MiB",
             (double)ap_model_memory(t->model) / 1048576, ap_reducer_buffers(t->reducer),
-            (double)t->params->flat * (double)ap_dtype_size((ap_dtype)job->dtype) / 1048576);
+            (double)t->params->flat * (double)ap_dtype_size(ap_dtype_full((ap_dtype)job->dtype)) / 1048576);
 }
 
 /* Before the threads are decided: what they can come to. */

@@ -25,8 +25,11 @@ golden=$AP_SRCDIR/tests/golden
 for backend in reference cpu onednn; do
     expect 0 '4 of 4 cases' antipode selftest --golden "$golden" --backend $backend
     expect 0 '2 of 2 cases' antipode selftest --backend $backend
+    expect 0 '4 of 4 cases' antipode selftest --golden "$golden" --backend $backend --dtype bf16
+    expect 0 '2 of 2 cases' antipode selftest --backend $backend --dtype bf16
 done
 AP_MAX_ISA=generic expect 0 '4 of 4 cases' antipode selftest --golden "$golden" --backend cpu
+AP_MAX_ISA=generic expect 0 '4 of 4 cases' antipode selftest --golden "$golden" --backend cpu --dtype bf16
 expect 0 '4 of 4 cases' antipode selftest --golden "$golden" --backend cpu --threads 3
 expect 0 '4 of 4 cases' antipode selftest --golden "$golden" --backend reference --dtype f64
 expect 0 '"passed": true' antipode selftest --golden "$golden/v3_tiny" --json
@@ -37,6 +40,7 @@ size=$(stat -c %s "$TMPDIR/wrong/model.safetensors")
 printf '\100' | dd of="$TMPDIR/wrong/model.safetensors" bs=1 seek=$((size - 1)) conv=notrunc 2> /dev/null
 expect 7 'out of tolerance' antipode selftest --golden "$TMPDIR/wrong"
 expect 7 FAIL antipode selftest --golden "$TMPDIR/wrong"
+expect 7 FAIL antipode selftest --golden "$TMPDIR/wrong" --dtype bf16
 
 # Files that are missing, cut, of another shape, or not there at all.
 cp -r "$golden/v3_tiny" "$TMPDIR/bad" && chmod -R u+w "$TMPDIR/bad"
@@ -50,5 +54,6 @@ expect 3 'no such folder' antipode selftest --golden "$TMPDIR/nowhere"
 mkdir "$TMPDIR/empty"
 expect 3 'no golden numbers' antipode selftest --golden "$TMPDIR/empty"
 expect 2 'backend' antipode selftest --backend abacus
+expect 2 'f32, f64, bf16' antipode selftest --dtype fp8
 [ $failed = 0 ] && echo 'golden numbers: all as expected'
 exit $failed

@@ -63,9 +63,10 @@ static int describe(const struct ap_sgemm *g, dnnl_memory_desc_t md[3])
 {
     dnnl_dims_t a = {g->m, g->k}, b = {g->k, g->n}, c = {g->m, g->n};
     dnnl_dims_t as = {g->trans_a ? 1 : g->lda, g->trans_a ? g->lda : 1}, cs = {g->ldc, 1};
-    return dnnl_memory_desc_create_with_strides(&md[0], 2, a, dnnl_f32, as) == dnnl_success &&
-           dnnl_memory_desc_create_with_tag(&md[1], 2, b, dnnl_f32, dnnl_format_tag_any) == dnnl_success &&
-           dnnl_memory_desc_create_with_strides(&md[2], 2, c, dnnl_f32, cs) == dnnl_success;
+    dnnl_data_type_t in = g->a_bf16 ? dnnl_bf16 : dnnl_f32, out = g->c_bf16 ? dnnl_bf16 : dnnl_f32;
+    return dnnl_memory_desc_create_with_strides(&md[0], 2, a, in, as) == dnnl_success &&
+           dnnl_memory_desc_create_with_tag(&md[1], 2, b, in, dnnl_format_tag_any) == dnnl_success &&
+           dnnl_memory_desc_create_with_strides(&md[2], 2, c, out, cs) == dnnl_success;
 }
 
 static int attributes(const struct ap_sgemm *g, dnnl_primitive_attr_t *attr)
@@ -131,7 +132,7 @@ ap_status ap_packed_sgemm(struct ap_packed_table *t, int64_t shape, const struct
     struct entry *e;
     AP_TRY(entry_of(t, shape, g, &e));
     union {
-        const float *in;
+        const void *in;
         void *any;
     } a = {g->a}, b = {g->b};
     dnnl_exec_arg_t args[] = {

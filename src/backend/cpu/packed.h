@@ -12,7 +12,8 @@ struct ap_packed_table;
 /* One thread's primitives, by shape number. NULL without oneDNN or memory. destroy(NULL) is fine. */
 struct ap_packed_table *ap_packed_create(void);
 void ap_packed_destroy(struct ap_packed_table *t);
-/* g->b: memory of the packed size (k n floats plus padding to tiles). */
+/* g->b: memory of the packed size (k n elements plus padding to tiles). Types as in
+ * ap_dnnl_sgemm. */
 ap_status ap_packed_sgemm(struct ap_packed_table *t, int64_t shape, const struct ap_sgemm *g);
 
 #endif

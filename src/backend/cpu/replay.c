@@ -10,15 +10,17 @@
 #include "backend/cpu/packed.h"
 #include "backend/cpu/cpu.h"
 #include "backend/cpu/replay.h"
+#include "base/bf16.h"
 #include "base/clock.h"
 
 #define ARENA_BYTES ((size_t)96 << 20) /* of each operand: three times a large last-level cache */
 #define ROW_UNIT    48                 /* pieces as the backend cuts them */
 #define TRIALS      3
+#define PADDING     ((size_t)4 << 20) /* bytes; packed weights are padded to whole tiles */
 
 struct shape {
     int64_t m, n, k;
-    int trans_a, trans_b, accumulate, constant_b;
+    int trans_a, trans_b, accumulate, constant_b, bf16, c_bf16;
     enum ap_replay_engine best;
     int64_t uses;
 };
@@ -26,7 +28,7 @@ struct shape {
 struct task {
     int32_t shape;
     size_t a, b, c;
-}; /* offsets in the arenas, floats */
+}; /* offsets in the arenas, bytes */
 struct batch {
     int64_t first, count;
 };
@@ -48,8 +50,9 @@ struct ap_replay {
     int64_t task_count, task_capacity;
     struct batch *batches;
     int64_t batch_count, batch_capacity;
-    float *arena[3];
-    size_t floats, at[3];
+    char *arena[3];
+    size_t bytes, at[3];
+    int dnnl_bf16; /* oneDNN has bf16 products here */
     ap_status failed;
     double flops;
     int64_t products;
@@ -77,11 +80,22 @@ static int grow(void **list, int64_t *capacity, int64_t count, size_t size)
 
 static int64_t shape_of(struct ap_replay *r, const struct ap_product *p)
 {
-    struct shape s = {p->m, p->n, p->k, p->trans_a, p->trans_b, p->accumulate, p->constant_b, AP_REPLAY_OWN, 0};
+    struct shape s = {p->m,
+                      p->n,
+                      p->k,
+                      p->trans_a,
+                      p->trans_b,
+                      p->accumulate,
+                      p->constant_b,
+                      p->dtype == AP_BF16,
+                      p->c_dtype == AP_BF16,
+                      AP_REPLAY_OWN,
+                      0};
     for (int64_t i = 0; i < r->shape_count; i++) {
         struct shape *o = &r->shapes[i];
         if (o->m == s.m && o->n == s.n && o->k == s.k && o->trans_a == s.trans_a && o->trans_b == s.trans_b &&
-            o->accumulate == s.accumulate && o->constant_b == s.constant_b)
+            o->accumulate == s.accumulate && o->constant_b == s.constant_b && o->bf16 == s.bf16 &&
+            o->c_bf16 == s.c_bf16)
             return i;
     }
     if (!grow((void **)&r->shapes, &r->shape_capacity, r->shape_count, sizeof s))
@@ -90,11 +104,16 @@ static int64_t shape_of(struct ap_replay *r, const struct ap_product *p)
     return r->shape_count++;
 }
 
-/* Next place for an operand of n floats: round and round. */
-static size_t place(struct ap_replay *r, int arena, int64_t n)
+static size_t size_of(int bf16)
 {
-    size_t need = ((size_t)n + 15) / 16 * 16;
-    if (r->at[arena] + need > r->floats)
+    return bf16 ? sizeof(uint16_t) : sizeof(float);
+}
+
+/* Next place for an operand of n elements: round and round. */
+static size_t place(struct ap_replay *r, int arena, int64_t n, int bf16)
+{
+    size_t need = ((size_t)n * size_of(bf16) + 63) / 64 * 64;
+    if (r->at[arena] + need > r->bytes)
         r->at[arena] = 0;
     size_t at = r->at[arena];
     r->at[arena] += need;
@@ -106,9 +125,11 @@ static ap_status add_task(struct ap_replay *r, const struct ap_product *p)
     int64_t shape = shape_of(r, p);
     if (shape < 0 || !grow((void **)&r->tasks, &r->task_capacity, r->task_count, sizeof *r->tasks))
         return AP_ERR_NOMEM;
-    r->shapes[shape].uses++;
+    struct shape *s = &r->shapes[shape];
+    s->uses++;
     r->tasks[r->task_count++] =
-        (struct task){(int32_t)shape, place(r, 0, p->m * p->k), place(r, 1, p->k * p->n), place(r, 2, p->m * p->n)};
+        (struct task){(int32_t)shape, place(r, 0, p->m * p->k, s->bf16), place(r, 1, p->k * p->n, s->bf16),
+                      place(r, 2, p->m * p->n, s->c_bf16)};
     return AP_OK;
 }
 
@@ -145,7 +166,7 @@ static ap_status add_products(struct ap_replay *r, const struct ap_product *list
         b->first = r->task_count;
         int64_t j = i;
         do {
-            if (list[j].dtype != AP_F32)
+            if (list[j].dtype != AP_F32 && list[j].dtype != AP_BF16)
                 return AP_ERR_UNSUPPORTED;
             AP_TRY(list[j].kind == AP_PRODUCT_GEMM ? add_pieces(r, &list[j]) : add_task(r, &list[j]));
             r->flops += 2.0 * (double)list[j].m * (double)list[j].n * (double)list[j].k;
@@ -172,7 +193,10 @@ static ap_status run_product(struct ap_replay *r, const struct task *t, enum ap_
                          s->n,
                          s->trans_a,
                          s->trans_b,
-                         s->accumulate};
+                         s->accumulate,
+                         s->bf16,
+                         s->bf16,
+                         s->c_bf16};
     if (e == AP_REPLAY_OWN) {
         ap_sgemm_blocked(r->own, &g, w->scratch);
         return AP_OK;
@@ -198,7 +222,8 @@ static ap_status try_engine(struct ap_replay *r, int32_t shape, enum ap_replay_e
     const struct shape *s = &r->shapes[shape];
     double best = 1e30;
     for (int i = 0; i <= TRIALS; i++) {
-        struct task t = {shape, place(r, 0, s->m * s->k), place(r, 1, s->k * s->n), place(r, 2, s->m * s->n)};
+        struct task t = {shape, place(r, 0, s->m * s->k, s->bf16), place(r, 1, s->k * s->n, s->bf16),
+                         place(r, 2, s->m * s->n, s->c_bf16)};
         double begin = ap_clock_monotonic();
         AP_TRY(run_product(r, &t, e, &r->workers[0]));
         double took = ap_clock_monotonic() - begin;
@@ -214,7 +239,7 @@ static ap_status choose_engines(struct ap_replay *r)
     for (int32_t i = 0; i < r->shape_count; i++) {
         double best = 1e30, took;
         for (int e = 0; e < AP_REPLAY_ENGINES; e++) {
-            if (e != AP_REPLAY_OWN && !r->workers[0].dnnl)
+            if (e != AP_REPLAY_OWN && (!r->workers[0].dnnl || (r->shapes[i].bf16 && !r->dnnl_bf16)))
                 continue;
             if (e == AP_REPLAY_PACKED && !r->shapes[i].constant_b)
                 continue;
@@ -241,28 +266,35 @@ static ap_status make_workers(struct ap_replay *r)
         if (!r->workers[i].scratch)
             return AP_ERR_NOMEM;
     }
+    r->dnnl_bf16 = r->workers[0].dnnl && ap_dnnl_has_bf16(r->workers[0].dnnl);
     return AP_OK;
 }
 
+/* Small numbers: as bf16, and as f32, whose upper half is one. */
 static ap_status make_arenas(struct ap_replay *r, const struct ap_product *list, int64_t count)
 {
-    r->floats = ARENA_BYTES / sizeof(float);
+    int bf16 = count > 0 && list[0].dtype == AP_BF16;
+    r->bytes = ARENA_BYTES;
     for (int64_t i = 0; i < count; i++) {
         size_t big[3] = {(size_t)(list[i].m * list[i].k), (size_t)(list[i].k * list[i].n),
                          (size_t)(list[i].m * list[i].n)};
         for (int j = 0; j < 3; j++)
-            if (big[j] + 16 > r->floats)
-                r->floats = (big[j] + 31) / 16 * 16;
+            if ((big[j] + 16) * sizeof(float) > r->bytes)
+                r->bytes = (big[j] + 31) / 16 * 16 * sizeof(float);
     }
-    r->floats += 1 << 20; /* packed weights are padded to whole tiles */
+    size_t all = r->bytes + PADDING;
     for (int j = 0; j < 3; j++) {
-        r->arena[j] = aligned_alloc(64, r->floats * sizeof(float));
+        r->arena[j] = aligned_alloc(64, all);
         if (!r->arena[j])
             return AP_ERR_NOMEM;
-        for (size_t i = 0; i < r->floats; i++)
-            r->arena[j][i] = (float)(i % 61) * 1e-3f;
+        for (size_t i = 0; i < all / size_of(bf16); i++) {
+            float x = (float)(i % 61) * 1e-3f;
+            if (bf16)
+                ((uint16_t *)(void *)r->arena[j])[i] = ap_bf16_from_f32(x);
+            else
+                ((float *)(void *)r->arena[j])[i] = x;
+        }
     }
-    r->floats -= 1 << 20;
     return AP_OK;
 }
 

@@ -18,7 +18,7 @@ struct ap_replay_info {
     double engine_flops[AP_REPLAY_ENGINES]; /* part that each engine was chosen for */
 };
 
-/* list: f32 products (AP_ERR_UNSUPPORTED otherwise), copied. pool is borrowed, NULL: serial. Products of one
+/* list: f32 or bf16 products (AP_ERR_UNSUPPORTED otherwise), copied. pool is borrowed, NULL: serial. Products of one
  * call of an operation on experts or heads run as parallel tasks, others are split over the pool by rows.
  * Tries every engine on every shape. */
 ap_status ap_replay_create(const struct ap_product *list, int64_t count, struct ap_pool *pool, struct ap_replay **r_p,
