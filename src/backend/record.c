@@ -84,8 +84,7 @@ static void note_attention(struct ap_record *r, const struct attention *a, int b
     for (int64_t i = 0; i < a->seqs * a->heads; i++)
         for (int64_t q0 = 0; q0 < a->T; q0 += QUERY_BLOCK) {
             int64_t q = a->T - q0 < QUERY_BLOCK ? a->T - q0 : QUERY_BLOCK, keys = q0 + q;
-            struct ap_product p = {
-                .dtype = a->dtype, .c_dtype = ap_dtype_full(a->dtype), .kind = AP_PRODUCT_ATTENTION};
+            struct ap_product p = {.dtype = a->dtype, .c_dtype = ap_dtype_full(a->dtype), .kind = AP_PRODUCT_ATTENTION};
             p.m = q, p.n = keys, p.k = a->qk, p.trans_b = 1;
             push(r, p); /* scores */
             if (!backward) {

@@ -10,7 +10,8 @@ typedef enum ap_dtype { AP_F32 = 0, AP_F64 = 1, AP_BF16 = 2, AP_I32 = 3, AP_I64 
 
 /* Bytes of one element. */
 size_t ap_dtype_size(ap_dtype t);
-/* What a model of this type keeps in full: statistics, gradients, optimizer state. f32 for bf16, else the type itself. */
+/* What a model of this type keeps in full: statistics, gradients, optimizer state. f32 for bf16, else the type itself.
+ */
 ap_dtype ap_dtype_full(ap_dtype t);
 /* "f32", "i64": static storage. */
 const char *ap_dtype_name(ap_dtype t);

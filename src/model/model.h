@@ -63,8 +63,8 @@ ap_status ap_model_step(struct ap_model *m, ap_tensor weights, ap_tensor grads, 
 ap_status ap_model_load_weights(struct ap_backend *be, const void *host, ap_tensor weights);
 
 /* Of the last call, valid until the next one, in backend memory: token-wise losses Stat [B*T]; logits
- * [B*T, V] (dtype of the model) of the main head, meaningful only after a call without gradients and with lw->mtp == 0 (the
- * gradient and the MTP head reuse their memory). */
+ * [B*T, V] (dtype of the model) of the main head, meaningful only after a call without gradients and with lw->mtp == 0
+ * (the gradient and the MTP head reuse their memory). */
 ap_tensor ap_model_token_loss(const struct ap_model *m);
 ap_tensor ap_model_logits(const struct ap_model *m);
 /* Chosen experts of moe layer i in the last forward: i32 [N, K], backend memory. */

@@ -64,7 +64,7 @@ struct ap_model {
     struct ap_model_config cfg;
     struct ap_model_options opt;
     struct ap_params *params;
-    int64_t tokens; /* N */
+    int64_t tokens;    /* N */
     ap_dtype dt, stat; /* stat: of statistics, routing and gradients of parameters */
     double attn_scale;
     struct ap_arena arena;

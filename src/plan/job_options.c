@@ -50,8 +50,9 @@ static const struct ap_option options[] = {
      .fallback = "fp32",
      .choices = "fp32|fp64|bf16",
      .also = "precision",
-     .doc = "Number format of weights and activations. With bf16 sums, statistics, gradients and the optimizer's weights "
-            "and moments stay fp32; fp64 is for checks."},
+     .doc =
+         "Number format of weights and activations. With bf16 sums, statistics, gradients and the optimizer's weights "
+         "and moments stay fp32; fp64 is for checks."},
     {.key = "backend",
      .kind = AP_OPT_TEXT,
      .offset = AT(backend),

@@ -38,10 +38,12 @@ struct golden {
     struct ap_error *err;
 };
 
-static const char *const quantity_names[AP_GOLDEN_COUNT] = {
-    "logits max abs",         "logits RMS",            "token loss max abs",    "mean loss abs", "gradient relative",
-    "gradient norm relative", "gradient max relative", "training loss max abs", "weights RMS",   "weights off",
-    "weights max abs",        "routing differences"};
+static const char *const quantity_names[AP_GOLDEN_COUNT] = {"logits max abs",        "logits RMS",
+                                                            "token loss max abs",    "mean loss abs",
+                                                            "gradient relative",     "gradient norm relative",
+                                                            "gradient max relative", "training loss max abs",
+                                                            "weights RMS",           "weights off",
+                                                            "weights max abs",       "routing differences"};
 
 /* fp32 limits; measured fp32 noise of other programs is 3 to 10 times smaller. */
 static const double limits[AP_GOLDEN_COUNT] = {2e-5, 1e-5, 1e-5, 3e-6, 1e-5, 1e-5, 2e-5, 1e-5, 3e-6, 20, 1e-3, 0};
@@ -523,8 +525,7 @@ static void release(struct golden *G)
 ap_status ap_golden_check(const char *dir, struct ap_backend *be, ap_dtype dtype, struct ap_golden_report *report,
                           struct ap_error *err)
 {
-    struct golden G = {
-        .dir = dir, .be = be, .dt = dtype, .full = ap_dtype_full(dtype), .report = report, .err = err};
+    struct golden G = {.dir = dir, .be = be, .dt = dtype, .full = ap_dtype_full(dtype), .report = report, .err = err};
     memset(report, 0, sizeof *report);
     struct ap_params *params = NULL;
     ap_status st = open_files(&G);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * AdamW with ZeRO-1 shards and shadow buffers. Two copies of everything: `now` is the committed state, the
  * other one takes the next. A bf16 model reads a bf16 copy that AdamW writes in the same pass; then the f32 weights
- * (masters) are sharded like the moments, and the copy is what the ranks gather. An update writes the shadow only; after the ranks agreed, flip makes it the
- * state. A step that fails anywhere leaves the committed state whole. */
+ * (masters) are sharded like the moments, and the copy is what the ranks gather. An update writes the shadow only;
+ * after the ranks agreed, flip makes it the state. A step that fails anywhere leaves the committed state whole. */
 #ifndef AP_TRAIN_OPTIMIZER_H
 #define AP_TRAIN_OPTIMIZER_H
 
@@ -14,7 +14,7 @@ struct ap_optimizer_options {
     struct ap_backend *backend;     /* borrowed */
     struct ap_comm *comm;           /* borrowed */
     const struct ap_params *params; /* borrowed */
-    ap_dtype dtype;                 /* of the model: AP_F32, AP_F64 or AP_BF16; state and gradients: ap_dtype_full of it */
+    ap_dtype dtype; /* of the model: AP_F32, AP_F64 or AP_BF16; state and gradients: ap_dtype_full of it */
 };
 
 /* Of one step. t counts the updates made (skipped steps do not count), from 1. */
@@ -49,10 +49,12 @@ void ap_optimizer_flip(struct ap_optimizer *o);
 /* Named ranges of the committed state over host memory: "param/", "adam.m/", "adam.v/". Saving lists the own
  * shard of each. Loading (all_weights = 1) lists every weight and the own shard of the moments; after the
  * host memory was filled, ap_optimizer_loaded brings it to the backend. On host backends the host memory is
- * the state itself (of a bf16 model the moments only). The data stay valid until the next call that changes the optimizer. */
+ * the state itself (of a bf16 model the moments only). The data stay valid until the next call that changes the
+ * optimizer. */
 ap_status ap_optimizer_named(struct ap_optimizer *o, int all_weights, struct ap_named_set *set, struct ap_error *err);
 ap_status ap_optimizer_loaded(struct ap_optimizer *o);
-/* Host copy of the committed weights [flat] in the model's dtype; on host backends the weights themselves. Valid as above. */
+/* Host copy of the committed weights [flat] in the model's dtype; on host backends the weights themselves. Valid as
+ * above. */
 ap_status ap_optimizer_host_weights(struct ap_optimizer *o, const void **host_p);
 
 #endif

@@ -69,7 +69,7 @@ bad 'optim: {lr: .inf}\n' 'j.yaml:3:13: optim.lr must be a number'
 bad 'optim: {schedule: cosin}\n' "j.yaml:3:19: optim.schedule must be one of constant, cosine, wsd, step, not 'cosin' (did you mean 'cosine'?)"
 bad 'optim: 3\n' 'j.yaml:3:1: optim is a section: it takes keys, not a value'
 bad 'expect: {below_bigram: yes}\n' "j.yaml:3:24: expect.below_bigram must be true or false, not 'yes' (did you mean 'true'?)"
-bad 'dtype: bf16\n' "j.yaml:3:8: dtype must be one of fp32, fp64, not 'bf16'"
+bad 'dtype: fp16\n' "j.yaml:3:8: dtype must be one of fp32, fp64, bf16, not 'fp16'"
 bad 'name: ../up\n' "j.yaml:3:1: the name '../up' is not fit for a directory"
 
 # ---- shapes and files

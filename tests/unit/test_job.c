@@ -194,7 +194,7 @@ AP_TEST(job, impossible_jobs)
     bad("model: {preset: tiny-v3}\ndata: {train: x, valid: y}\nexpect: {valid_loss_min: 4, valid_loss_max: 3}\n", 3,
         "is above expect.valid_loss_max", "");
     bad(HEAD "expect: {weights_hash: xyz}\n", 3, "must be 32 hex digits", "");
-    bad(HEAD "dtype: bf16\n", 3, "dtype must be one of fp32, fp64", "");
+    bad(HEAD "dtype: fp16\n", 3, "dtype must be one of fp32, fp64, bf16", "");
     bad("---\n" HEAD, 1, "a leading --- keeps batch systems", "remove the line");
     bad("model: {preset: tiny-v3}\r\ndata: {train: x}\r\n", 1, "carriage returns", "sed -i");
     bad(HEAD "name: \"a\rb\"\n", 3, "carriage returns", "");

@@ -215,17 +215,20 @@ static void bwd_block(const struct attn *j, const struct head *h, int64_t t0, co
     const struct ap_typed_kernels *typed = j->bf16 ? j->impl->k->bf16 : j->impl->k->f32;
     float *dq = j->bf16 ? m->dq : (float *)a->dq.data + at_q;
     scores(j, h, t0, m->s, w, &b);
-    struct ap_sgemm dp = {b.rows, b.cols, a->v, dout, ap_sgemm_at(h->kv, j->bf16, b.key0 * h->row_kv + a->n), m->ds,
-                          h->row_o, h->row_kv, b.lds, 0, 1, 0, j->bf16, j->bf16, 0};
+    struct ap_sgemm dp = {b.rows, b.cols,   a->v,      dout,    ap_sgemm_at(h->kv, j->bf16, b.key0 * h->row_kv + a->n),
+                          m->ds,  h->row_o, h->row_kv, b.lds,   0,
+                          1,      0,        j->bf16,   j->bf16, 0};
     ap_sgemm_blocked(w->gemm, &dp, w->gemm_scratch);
     typed->dot_rows(dout, ap_sgemm_at(a->out.data, j->bf16, o), h->row_o, b.rows, a->v, delta);
     j->impl->k->softmax_bwd(&b, m->ds, lse, j->heads, delta);
-    struct ap_sgemm gv = {b.cols, a->v, b.rows, m->s, dout, m->dv + b.key0 * m->row_dv, b.lds, h->row_o, m->row_dv,
-                          1, 0, 1, 0, j->bf16, 0};
-    struct ap_sgemm gq = {b.rows, width, b.cols, m->ds, h->k + b.key0 * width, dq, b.lds, width,
-                          j->bf16 ? width : h->row_q, 0, 0, 0, 0, 0, 0};
-    struct ap_sgemm gk = {b.cols, width, b.rows, m->ds, q, m->dk + b.key0 * width, b.lds, h->row_q, width, 1, 0, 1, 0,
-                          j->bf16, 0};
+    struct ap_sgemm gv = {b.cols, a->v,     b.rows,    m->s, dout, m->dv + b.key0 * m->row_dv,
+                          b.lds,  h->row_o, m->row_dv, 1,    0,    1,
+                          0,      j->bf16,  0};
+    struct ap_sgemm gq = {
+        b.rows, width, b.cols, m->ds, h->k + b.key0 * width, dq, b.lds, width, j->bf16 ? width : h->row_q, 0, 0,
+        0,      0,     0,      0};
+    struct ap_sgemm gk = {b.cols, width, b.rows, m->ds,   q, m->dk + b.key0 * width, b.lds, h->row_q, width, 1,
+                          0,      1,     0,      j->bf16, 0};
     ap_sgemm_blocked(w->gemm, &gv, w->gemm_scratch);
     ap_sgemm_blocked(w->gemm, &gq, w->gemm_scratch);
     ap_sgemm_blocked(w->gemm, &gk, w->gemm_scratch);

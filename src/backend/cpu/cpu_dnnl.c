@@ -105,7 +105,8 @@ static ap_status check(dnnl_status_t status, const char *what)
 static ap_status describe(dnnl_memory_desc_t *md, int64_t rows, int64_t cols, int64_t ld, int trans, int bf16)
 {
     dnnl_dims_t dims = {rows, cols}, strides = {trans ? 1 : ld, trans ? ld : 1};
-    return check(dnnl_memory_desc_create_with_strides(md, 2, dims, bf16 ? dnnl_bf16 : dnnl_f32, strides), "a memory descriptor");
+    return check(dnnl_memory_desc_create_with_strides(md, 2, dims, bf16 ? dnnl_bf16 : dnnl_f32, strides),
+                 "a memory descriptor");
 }
 
 static ap_status attributes(dnnl_primitive_attr_t *attr, int accumulate)
@@ -184,8 +185,8 @@ static int equal(const struct key *a, const struct key *b)
 
 static ap_status find(struct ap_dnnl *d, const struct ap_sgemm *g, struct entry **entry_p)
 {
-    int64_t flags = g->trans_a | g->trans_b << 1 | (g->accumulate != 0) << 2 | g->a_bf16 << 3 | g->b_bf16 << 4 |
-                    g->c_bf16 << 5;
+    int64_t flags =
+        g->trans_a | g->trans_b << 1 | (g->accumulate != 0) << 2 | g->a_bf16 << 3 | g->b_bf16 << 4 | g->c_bf16 << 5;
     struct key key = {g->m, g->n, g->k, g->lda, g->ldb, g->ldc, flags};
     if (d->used >= USED_MAX)
         table_clear(d);

@@ -191,14 +191,8 @@ struct ap_sgemm_kernel {
 #define DEFINE_PACKS(isa, attributes, WIDTH)                                                                           \
     DEFINE_PACK(pack##WIDTH##_##isa, attributes, WIDTH, float, f32)                                                    \
     DEFINE_PACK(pack##WIDTH##_##isa##_bf16, attributes, WIDTH, uint16_t, bf16)
-#define PACKS(isa, WIDTH)                                                                                              \
-    {                                                                                                                  \
-        pack##WIDTH##_##isa, pack##WIDTH##_##isa##_bf16                                                                \
-    }
-#define KERNEL(isa, MR, NR)                                                                                            \
-    {                                                                                                                  \
-        micro_##isa, PACKS(isa, MR), PACKS(isa, NR), widen_##isa, narrow_##isa, MR, NR                                 \
-    }
+#define PACKS(isa, WIDTH)   {pack##WIDTH##_##isa, pack##WIDTH##_##isa##_bf16}
+#define KERNEL(isa, MR, NR) {micro_##isa, PACKS(isa, MR), PACKS(isa, NR), widen_##isa, narrow_##isa, MR, NR}
 
 DEFINE_MICRO(micro_generic, , vec4, 4, 2)
 DEFINE_PACKS(generic, , 4)
@@ -235,8 +229,7 @@ const struct ap_sgemm_kernel *ap_sgemm_choose(enum ap_isa isa)
 /* Pack A, pack B, one tile, sums of a bf16 product. */
 size_t ap_sgemm_scratch(void)
 {
-    return sizeof(float) *
-           (BLOCK_K * (BLOCK_M + BLOCK_N) + 2 * PACK_SLACK + MR_MAX * NR_MAX + SUM_M * BLOCK_N);
+    return sizeof(float) * (BLOCK_K * (BLOCK_M + BLOCK_N) + 2 * PACK_SLACK + MR_MAX * NR_MAX + SUM_M * BLOCK_N);
 }
 
 static int64_t min64(int64_t a, int64_t b)

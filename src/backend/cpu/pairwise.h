@@ -23,17 +23,17 @@ static inline double ap_pairwise_join8(const double p[8])
 
 /* Defines two functions over `type`: the sum of up to one block, and the whole tree. LOAD(x) makes an
  * element a double, TERM(x) is the summand. */
-#define AP_PAIRWISE_DEFINE(name, block, type, LOAD, TERM)                                                                    \
+#define AP_PAIRWISE_DEFINE(name, block, type, LOAD, TERM)                                                              \
     static double block(const type *x, int64_t n)                                                                      \
     {                                                                                                                  \
         double p[8] = {0};                                                                                             \
         int64_t i = 0;                                                                                                 \
         for (; i + 8 <= n; i += 8) {                                                                                   \
             for (int j = 0; j < 8; j++)                                                                                \
-                p[j] += TERM(LOAD(x[i + j]));                                                                        \
+                p[j] += TERM(LOAD(x[i + j]));                                                                          \
         }                                                                                                              \
         for (int j = 0; i + j < n; j++)                                                                                \
-            p[j] += TERM(LOAD(x[i + j]));                                                                            \
+            p[j] += TERM(LOAD(x[i + j]));                                                                              \
         return ap_pairwise_join8(p);                                                                                   \
     }                                                                                                                  \
     static double name(const type *x, int64_t n)                                                                       \

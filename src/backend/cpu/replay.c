@@ -127,9 +127,8 @@ static ap_status add_task(struct ap_replay *r, const struct ap_product *p)
         return AP_ERR_NOMEM;
     struct shape *s = &r->shapes[shape];
     s->uses++;
-    r->tasks[r->task_count++] =
-        (struct task){(int32_t)shape, place(r, 0, p->m * p->k, s->bf16), place(r, 1, p->k * p->n, s->bf16),
-                      place(r, 2, p->m * p->n, s->c_bf16)};
+    r->tasks[r->task_count++] = (struct task){(int32_t)shape, place(r, 0, p->m * p->k, s->bf16),
+                                              place(r, 1, p->k * p->n, s->bf16), place(r, 2, p->m * p->n, s->c_bf16)};
     return AP_OK;
 }
 
