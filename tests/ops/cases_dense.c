@@ -17,6 +17,7 @@ static ap_status call_gemm(struct ap_backend *be, const ap_tensor *t, const void
     return be->ops.gemm(be->stream, &a);
 }
 
+/* flags: trans_a, trans_b, accumulate, c of type f32 in bf16 calls too (gradients of parameters always are). */
 static void gemm_case(struct hx *h, int64_t m, int64_t n, int64_t k, int flags)
 {
     struct ap_gemm_args a = {.trans_a = flags & 1, .trans_b = flags >> 1 & 1, .accumulate = flags >> 2 & 1};
@@ -26,7 +27,7 @@ static void gemm_case(struct hx *h, int64_t m, int64_t n, int64_t k, int flags)
     hx_begin(h);
     hx_add2(h, "a", HX_IN, HX_REAL, a.trans_a ? k : m, a.trans_a ? m : k);
     hx_add2(h, "b", HX_IN, HX_REAL, a.trans_b ? n : k, a.trans_b ? k : n);
-    hx_add2(h, "c", a.accumulate ? HX_INOUT : HX_OUT, a.trans_a ? HX_STAT : HX_REAL, m, n);
+    hx_add2(h, "c", a.accumulate ? HX_INOUT : HX_OUT, a.trans_a || flags & 8 ? HX_STAT : HX_REAL, m, n);
     hx_check(h, what, call_gemm, &a);
 }
 
@@ -41,12 +42,13 @@ static void many_shapes(struct hx *h)
 
 void hx_case_gemm(struct hx *h)
 {
-    static const int64_t shapes[][3] = {{1, 1, 1},    {3, 5, 7},    {64, 48, 32},  {65, 130, 33},
-                                        {0, 4, 4},    {4, 0, 3},    {4, 3, 0},     {128, 96, 256},
-                                        {1, 200, 64}, {200, 1, 64}, {17, 19, 300}, {257, 67, 41}};
+    static const int64_t shapes[][3] = {{1, 1, 1},     {3, 5, 7},     {64, 48, 32},   {65, 130, 33}, {0, 4, 4},
+                                        {4, 0, 3},     {4, 3, 0},     {128, 96, 256}, {1, 200, 64},  {200, 1, 64},
+                                        {17, 19, 300}, {257, 67, 41}, {590, 21, 270}, {9, 530, 270}};
     for (size_t s = 0; s < sizeof(shapes) / sizeof(shapes[0]); s++) {
         for (int flags = 0; flags < 8; flags++)
             gemm_case(h, shapes[s][0], shapes[s][1], shapes[s][2], flags);
+        gemm_case(h, shapes[s][0], shapes[s][1], shapes[s][2], 10);
     }
     if (h->be->vt->is_host && !h->be->pool)
         many_shapes(h);

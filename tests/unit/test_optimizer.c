@@ -7,6 +7,7 @@
 
 #include "../support/leaks.h"
 #include "../support/vranks.h"
+#include "base/bf16.h"
 #include "base/rng.h"
 #include "train/optimizer.h"
 
@@ -94,13 +95,14 @@ static void train(struct vrank *v)
     const struct ap_shard_map *map = ap_optimizer_map(o);
     int64_t begin = map->begin[v->comm->rank], n = map->begin[v->comm->rank + 1] - begin;
     size_t es = ap_dtype_size(t->dtype);
+    ap_dtype full = ap_dtype_full(t->dtype);
     float *w = calloc((size_t)params.flat, sizeof(*w));
-    void *g = malloc((size_t)(n > 0 ? n : 1) * es);
+    void *g = malloc((size_t)(n > 0 ? n : 1) * ap_dtype_size(full));
     for (int64_t i = 0; i < params.flat; i++)
         w[i] = in_gap(i) ? 0 : (float)noise(0, i);
     VCHECK(v, ap_optimizer_set_weights(o, w) == AP_OK);
     for (int s = 0; s < t->steps; s++) {
-        ap_tensor grad = ap_tensor_1d(g, t->dtype, n);
+        ap_tensor grad = ap_tensor_1d(g, full, n);
         fill_grad(grad, begin, s);
         double norm = 0;
         VCHECK(v, ap_optimizer_norm(o, grad, &norm) == AP_OK);
@@ -187,6 +189,87 @@ AP_TEST(optimizer, same_bits_for_any_number_of_ranks)
     }
 }
 
+/* Equal gradients, so the masters take the way of f32: what the model reads must be they, rounded once. */
+AP_TEST(optimizer, bf16_weights_are_the_masters_rounded)
+{
+    for (const char *const *name = ap_backend_names(); *name; name++) {
+        struct train f32 = {.backend = *name, .dtype = AP_F32, .clip = 1, .steps = 4};
+        f32.weights = calloc((size_t)params.flat, sizeof(float));
+        vranks_run(2, train, &f32);
+        for (int ranks = 1; ranks <= 4; ranks++) {
+            struct train t = {.backend = *name, .dtype = AP_BF16, .clip = 1, .steps = 4};
+            t.weights = calloc((size_t)params.flat, sizeof(uint16_t));
+            vranks_run(ranks, train, &t);
+            for (int64_t i = 0; i < params.flat; i++)
+                cr_assert_eq(((uint16_t *)t.weights)[i], ap_bf16_from_f32(((float *)f32.weights)[i]),
+                             "%s, %d ranks: element %lld", *name, ranks, (long long)i);
+            free(t.weights);
+        }
+        free(f32.weights);
+    }
+}
+
+/* Copy what one optimizer saves (its shards) to what another lists for loading; one rank. */
+static void carry(struct vrank *v, struct ap_optimizer *from, struct ap_optimizer *to)
+{
+    struct ap_named_set saved = {0}, wanted = {0};
+    VCHECK(v, ap_optimizer_named(from, 0, &saved, NULL) == AP_OK);
+    VCHECK(v, ap_optimizer_named(to, 1, &wanted, NULL) == AP_OK);
+    VCHECK(v, saved.count == wanted.count && saved.count > 0);
+    for (int64_t i = 0; i < saved.count; i++) {
+        const struct ap_named *a = &saved.list[i], *b = &wanted.list[i];
+        VCHECK(v, strcmp(a->name, b->name) == 0 && a->dtype == AP_F32 && b->dtype == AP_F32);
+        VCHECK(v, a->begin == b->begin && a->end == b->end);
+        memcpy(b->data, a->data, (size_t)(a->end - a->begin) * sizeof(float));
+    }
+    VCHECK(v, ap_optimizer_loaded(to) == AP_OK);
+    ap_named_set_clear(&saved);
+    ap_named_set_clear(&wanted);
+}
+
+static void update(struct vrank *v, struct ap_optimizer *o, float *g, int step)
+{
+    struct ap_optimizer_hyper h = hyper;
+    h.t = step + 1;
+    fill_grad(ap_tensor_1d(g, AP_F32, params.flat), 0, step);
+    VCHECK(v, ap_optimizer_update(o, &h, ap_tensor_1d(g, AP_F32, params.flat), 1) == AP_OK);
+    ap_optimizer_flip(o);
+}
+
+static void bf16_resume(struct vrank *v)
+{
+    struct ap_backend *be = NULL;
+    struct ap_optimizer *o[2] = {NULL, NULL};
+    VCHECK(v, ap_backend_open("reference", 0, NULL, &be, NULL) == AP_OK);
+    struct ap_optimizer_options opt = {be, v->comm, &params, AP_BF16};
+    size_t bytes = (size_t)params.flat * sizeof(uint16_t);
+    float *w = calloc((size_t)params.flat, sizeof(*w)), *g = calloc((size_t)params.flat, sizeof(*g));
+    for (int64_t i = 0; i < params.flat; i++)
+        w[i] = in_gap(i) ? 0 : (float)noise(0, i);
+    for (int i = 0; i < 2; i++)
+        VCHECK(v, ap_optimizer_create(&opt, &o[i], NULL) == AP_OK);
+    VCHECK(v, ap_optimizer_set_weights(o[0], w) == AP_OK);
+    update(v, o[0], g, 0);
+    carry(v, o[0], o[1]);
+    VCHECK(v, memcmp(ap_optimizer_weights(o[0]).data, ap_optimizer_weights(o[1]).data, bytes) == 0);
+    /* Small steps that bf16 weights alone would lose: the masters must have come along. */
+    for (int s = 1; s < 6; s++) {
+        update(v, o[0], g, s);
+        update(v, o[1], g, s);
+    }
+    VCHECK(v, memcmp(ap_optimizer_weights(o[0]).data, ap_optimizer_weights(o[1]).data, bytes) == 0);
+    free(w);
+    free(g);
+    ap_optimizer_destroy(o[0]);
+    ap_optimizer_destroy(o[1]);
+    ap_backend_close(be);
+}
+
+AP_TEST(optimizer, bf16_goes_on_from_the_masters)
+{
+    vranks_run(1, bf16_resume, NULL);
+}
+
 AP_TEST(optimizer, clip_scale)
 {
     cr_expect_eq(ap_optimizer_clip_scale(5, 0), 1);
@@ -200,20 +283,25 @@ static void shadow(struct vrank *v)
     struct ap_backend *be = NULL;
     struct ap_optimizer *o = NULL;
     VCHECK(v, ap_backend_open("reference", 0, NULL, &be, NULL) == AP_OK);
-    struct ap_optimizer_options opt = {be, v->comm, &params, AP_F32};
+    ap_dtype dtype = *(const ap_dtype *)v->ctx;
+    struct ap_optimizer_options opt = {be, v->comm, &params, dtype};
     VCHECK(v, ap_optimizer_create(&opt, &o, NULL) == AP_OK);
     const struct ap_shard_map *map = ap_optimizer_map(o);
     int64_t begin = map->begin[v->comm->rank], n = map->begin[v->comm->rank + 1] - begin;
-    size_t bytes = (size_t)params.flat * sizeof(float);
-    float *w = calloc(1, bytes), *g = calloc((size_t)n + 1, sizeof(*g));
+    size_t bytes = (size_t)params.flat * ap_dtype_size(dtype);
+    float *w = calloc((size_t)params.flat, sizeof(*w)), *g = calloc((size_t)n + 1, sizeof(*g));
+    uint16_t *half = calloc((size_t)params.flat, sizeof(*half));
+    const void *before = dtype == AP_BF16 ? (void *)half : w;
     for (int64_t i = 0; i < params.flat; i++)
         w[i] = in_gap(i) ? 0 : (float)noise(0, i);
+    for (int64_t i = 0; i < params.flat; i++)
+        half[i] = ap_bf16_from_f32(w[i]);
     VCHECK(v, ap_optimizer_set_weights(o, w) == AP_OK);
     fill_grad(ap_tensor_1d(g, AP_F32, n), begin, 0);
     VCHECK(v, ap_optimizer_update(o, &hyper, ap_tensor_1d(g, AP_F32, n), 1) == AP_OK);
-    VCHECK(v, memcmp(ap_optimizer_weights(o).data, w, bytes) == 0); /* not flipped: nothing happened */
+    VCHECK(v, memcmp(ap_optimizer_weights(o).data, before, bytes) == 0); /* not flipped: nothing happened */
     ap_optimizer_flip(o);
-    VCHECK(v, memcmp(ap_optimizer_weights(o).data, w, bytes) != 0);
+    VCHECK(v, memcmp(ap_optimizer_weights(o).data, before, bytes) != 0);
     struct ap_named_set set = {0};
     VCHECK(v, ap_optimizer_named(o, 0, &set, NULL) == AP_OK);
     int64_t held[3] = {0};
@@ -231,14 +319,17 @@ static void shadow(struct vrank *v)
     ap_named_set_clear(&set);
     free(w);
     free(g);
+    free(half);
     ap_optimizer_destroy(o);
     ap_backend_close(be);
 }
 
 AP_TEST(optimizer, an_update_is_invisible_until_the_flip)
 {
+    ap_dtype dtypes[] = {AP_F32, AP_BF16};
     for (int n = 1; n <= 4; n++)
-        vranks_run(n, shadow, NULL);
+        for (int i = 0; i < 2; i++)
+            vranks_run(n, shadow, &dtypes[i]);
 }
 
 static void not_finite(struct vrank *v)

@@ -24,18 +24,27 @@ static inline vf vset(float x)
     return (vf){0} + x;
 }
 
-/* bf16: the upper half of an f32. */
+/* bf16: the upper half of an f32. The compilers' own conversions take twice the instructions on AVX2. */
 static inline vf hwiden(vh x)
 {
+#if defined(__x86_64__) && VL == 8
+    return (vf)((vu)_mm256_cvtepu16_epi32((__m128i)x) << 16);
+#else
     return (vf)(__builtin_convertvector(x, vu) << 16);
+#endif
 }
 
 /* To nearest even; NaN stays NaN. */
 static inline vh hround(vf x)
 {
-    vu b = (vu)x, nan = (vu)((b & 0x7fffffffu) > 0x7f800000u);
-    vu even = (b + 0x7fffu + ((b >> 16) & 1u)) >> 16, quiet = (b >> 16) | 0x40u;
-    return __builtin_convertvector((even & ~nan) | (quiet & nan), vh);
+    vu b = (vu)x, nan = (vu)(x != x);
+    vu even = b + 0x7fffu + ((b >> 16) & 1u);
+    vu half = ((even & ~nan) | ((b | 0x400000u) & nan)) >> 16;
+#if defined(__x86_64__) && VL == 8
+    return (vh)_mm_packus_epi32(_mm256_castsi256_si128((__m256i)half), _mm256_extracti128_si256((__m256i)half, 1));
+#else
+    return __builtin_convertvector(half, vh);
+#endif
 }
 
 /* The first min(left, VL) values at p, the rest zero. */
