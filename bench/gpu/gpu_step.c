@@ -17,7 +17,7 @@
 struct stepper {
     struct bench *b;
     struct ap_model *m;
-    ap_tensor w, g, mean, var, sum, bias;
+    ap_tensor w, master, g, mean, var, sum, bias; /* master: f32 weights of a bf16 step, else absent */
     struct ap_batch batch;
     struct ap_loss_weights lw;
     int32_t *host; /* tokens, targets, first, positions [4N] */
@@ -51,10 +51,17 @@ static ap_status make_state(struct stepper *s, ap_dtype dtype)
     s->var = bench_tensor(b, AP_F32, 1, &p->flat);
     s->sum = bench_tensor(b, AP_F64, 1, &(int64_t){1});
     s->bias = bench_tensor(b, AP_F32, 1, &(int64_t){p->routers + 1});
-    if (!s->w.data || !s->g.data || !s->mean.data || !s->var.data || !s->sum.data || !s->bias.data)
+    if (dtype == AP_BF16)
+        s->master = bench_tensor(b, AP_F32, 1, &p->flat);
+    if (!s->w.data || (dtype == AP_BF16 && !s->master.data) || !s->g.data || !s->mean.data || !s->var.data ||
+        !s->sum.data || !s->bias.data)
         return AP_ERR_NOMEM;
     size_t bytes = (size_t)p->flat * sizeof(float);
     s->bias.shape[0] = p->routers;
+    if (s->master.data) {
+        struct ap_cast_args cast = {.src = s->w, .dst = s->master};
+        AP_TRY(b->be->ops.cast(b->be->stream, &cast));
+    }
     AP_TRY(b->be->vt->fill_zero(b->be->stream, s->mean.data, bytes));
     AP_TRY(b->be->vt->fill_zero(b->be->stream, s->bias.data, (size_t)(p->routers + 1) * sizeof(float)));
     return b->be->vt->fill_zero(b->be->stream, s->var.data, bytes);
@@ -72,13 +79,15 @@ static ap_status one_step(struct stepper *s)
     AP_TRY(be->ops.sumsq(be->stream, &sq));
     AP_TRY(be->vt->copy(be->stream, &sum, s->sum.data, sizeof(sum)));
     AP_TRY(be->vt->stream_sync(be->stream));
-    struct ap_adamw_args a = {.w = s->w,
+    ap_tensor kept = s->master.data ? s->master : s->w;
+    struct ap_adamw_args a = {.w = kept,
                               .g = s->g,
                               .m = s->mean,
                               .v = s->var,
-                              .w_new = s->w,
+                              .w_new = kept,
                               .m_new = s->mean,
                               .v_new = s->var,
+                              .w_bf16 = s->master.data ? s->w : (ap_tensor){0},
                               .lr = 1e-4,
                               .beta1 = 0.9,
                               .beta2 = 0.95,
@@ -167,7 +176,7 @@ ap_status bench_step(struct bench *b, const struct step_options *o, struct ap_er
         st = time_steps(&s, o, err);
     if (st != AP_OK && !err->text[0])
         ap_error_set(err, st, "a step of %s failed", o->config);
-    ap_tensor *all[] = {&s.w, &s.g, &s.mean, &s.var, &s.sum, &s.bias};
+    ap_tensor *all[] = {&s.w, &s.master, &s.g, &s.mean, &s.var, &s.sum, &s.bias};
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         bench_release(b, all[i]);
     ap_model_destroy(s.m);

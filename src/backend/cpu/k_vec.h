@@ -34,10 +34,10 @@ static inline vf hwiden(vh x)
 #endif
 }
 
-/* To nearest even; NaN stays NaN. */
+/* To nearest even; NaN, whose bits without the sign are above infinity's, stays NaN. */
 static inline vh hround(vf x)
 {
-    vu b = (vu)x, nan = (vu)(x != x);
+    vu b = (vu)x, nan = (vu)((b & 0x7fffffffu) > 0x7f800000u);
     vu even = b + 0x7fffu + ((b >> 16) & 1u);
     vu half = ((even & ~nan) | ((b | 0x400000u) & nan)) >> 16;
 #if defined(__x86_64__) && VL == 8
