@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 # Configure and build the tree out of place; does only what is needed. Runs inside the environment.
-# usage: build.sh TREE BUILD [CONFIGURE-OPTION...]
+# usage: [TARGET=fuzzers] build.sh TREE BUILD [CONFIGURE-OPTION...]     TARGET: what make makes, all unless set
 set -eu
 tree=$1
 build=$2
@@ -31,4 +31,4 @@ if [ ! -e Makefile ] || [ "$(cat configured 2> /dev/null)" != "$want" ]; then
     "$tree/configure" -q --enable-maintainer-mode "$@" > "$log" 2>&1 || fail configure
     printf '%s\n' "$want" > configured
 fi
-make -s -j"$(nproc)" > "$log" 2>&1 < /dev/null || fail make
+make -s -j"$(nproc)" ${TARGET:+"$TARGET"} > "$log" 2>&1 < /dev/null || fail make

@@ -297,7 +297,7 @@ static ap_status host_views(struct ap_optimizer *o, int all, uint8_t *view[3], i
     int staged = !be->vt->is_host;
     *w_begin_p = all ? 0 : o->w_begin;
     if ((staged || (all && o->copy[0])) && !o->host) {
-        o->host = malloc(flat + 2 * shard);
+        o->host = calloc(1, flat + 2 * shard); /* the gaps between tensors stay zero */
         if (!o->host)
             return AP_ERR_NOMEM;
     }
@@ -354,7 +354,7 @@ ap_status ap_optimizer_host_weights(struct ap_optimizer *o, const void **host_p)
         return AP_OK;
     }
     if (!o->host)
-        o->host = malloc(flat + 2 * shard);
+        o->host = calloc(1, flat + 2 * shard); /* the gaps between tensors stay zero */
     if (!o->host)
         return AP_ERR_NOMEM;
     AP_TRY(be->vt->copy(be->stream, o->host, w.data, (size_t)o->opt.params->flat * ap_dtype_size(w.dtype)));

@@ -135,10 +135,9 @@ stage_sanitizer()
 
 stage_fuzz()
 {
-    build fuzzer "ccache clang" --enable-fuzzer --enable-sanitizer --without-cuda CFLAGS='-O1 -g' || return
+    TARGET=fuzzers build fuzzer "ccache clang" --enable-fuzzer --enable-sanitizer --without-cuda CFLAGS='-O1 -g' || return
     local target name count=0
     rm -f "$logs"/fuzz_*.code
-    make -C "$env/fuzzer" -s -j"$jobs" fuzzers > "$logs/build-fuzzers.log" 2>&1 || { one "build fuzzers" 1 "$logs/build-fuzzers.log"; return; }
     # All at once, as many as there are processors.
     for target in "$env"/fuzzer/tests/fuzz/fuzz_*; do
         [ ! -f "$target" ] || [ ! -x "$target" ] || printf '%s\n' "$target"
