@@ -103,7 +103,8 @@ make_check()
         one "compile the tests in $(basename "$dir")" 1 "$log"
         return 1
     fi
-    make -C "$dir" -j"$jobs" -k -s check "$@" >> "$log" 2>&1 < /dev/null
+    # One more than there are processors: a test waits now and then.
+    make -C "$dir" -j$((jobs + 1)) -k -s check "$@" >> "$log" 2>&1 < /dev/null
     tally "$dir"
 }
 
