@@ -106,11 +106,19 @@ class Model:
 
     def __init__(self, c, w, bias, sdpa=False):
         self.c, self.w, self.bias, self.sdpa, self.routing = c, w, bias, sdpa, []
+        self.tables = {}
+
+    def constants(self, T, dtype):
+        """cos, sin, causal mask of T positions; kept."""
+        if (T, dtype) not in self.tables:
+            mask = torch.ones(T, T, dtype=torch.bool).triu(1)
+            self.tables[T, dtype] = (*rope_tables(self.c, T, dtype), mask)
+        return self.tables[T, dtype]
 
     def lin(self, x, name):
         return F.linear(x, self.w[name])
 
-    def attention(self, x, i, cos, sin):
+    def attention(self, x, i, cos, sin, mask):
         c, w = self.c, self.w
         B, T, _ = x.shape
         H, n, r, v, kl = (c["num_attention_heads"], c["qk_nope_head_dim"], c["qk_rope_head_dim"], c["v_head_dim"],
@@ -135,7 +143,6 @@ class Model:
             o = F.scaled_dot_product_attention(q, k, kv[..., n:], is_causal=True, scale=scale)
             return self.lin(o.transpose(1, 2).reshape(B, T, H * v), a + "o_proj.weight")
         scores = q @ k.transpose(-1, -2) * scale
-        mask = torch.ones(T, T, dtype=torch.bool).triu(1)
         p = scores.masked_fill(mask, float("-inf")).softmax(-1)
         return self.lin((p @ kv[..., n:]).transpose(1, 2).reshape(B, T, H * v), a + "o_proj.weight")
 
@@ -169,11 +176,11 @@ class Model:
         c, w = self.c, self.w
         self.routing = []
         x = F.embedding(tokens, w["model.embed_tokens.weight"])
-        cos, sin = rope_tables(c, tokens.shape[1], x.dtype)
+        cos, sin, mask = self.constants(tokens.shape[1], x.dtype)
         eps = c["rms_norm_eps"]
         for i in range(c["num_hidden_layers"]):
             p = f"model.layers.{i}."
-            x = x + self.attention(rms(x, w[p + "input_layernorm.weight"], eps), i, cos, sin)
+            x = x + self.attention(rms(x, w[p + "input_layernorm.weight"], eps), i, cos, sin, mask)
             y = rms(x, w[p + "post_attention_layernorm.weight"], eps)
             x = x + (self.moe(y, i) if is_moe(c, i) else self.swiglu(y, p + "mlp."))
         return self.lin(rms(x, w["model.norm.weight"], eps), "lm_head.weight")
