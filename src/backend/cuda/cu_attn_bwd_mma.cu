@@ -11,27 +11,37 @@
 #define HELD    64 /* rows of the stationary side, 16 a warp */
 #define WALKED  32
 
-template <int DK, int DV> static constexpr size_t tiles_bytes = ((size_t)(HELD + 2 * WALKED) * (tile_ld<DK> + tile_ld<DV>)) * sizeof(bf16);
+template <int DK, int DV>
+static constexpr size_t tiles_bytes = ((size_t)(HELD + 2 * WALKED) * (tile_ld<DK> + tile_ld<DV>)) * sizeof(bf16);
 
-/* Two tiles of the held side, two stages of two tiles of the walked side. */
+/* Two tiles of the held side, two stages of two tiles of the walked side. _k: DK wide, _v: DV wide. */
 template <int DK, int DV> struct bwd_tiles {
-    bf16 *held_k, *held_v, *walk_k[2], *walk_v[2]; /* _k: DK wide, _v: DV wide */
+    bf16 *held_k, *held_v, *walked;
     __device__ __forceinline__ explicit bwd_tiles(unsigned char *space)
     {
         held_k = reinterpret_cast<bf16 *>(space);
         held_v = held_k + HELD * tile_ld<DK>;
-        walk_k[0] = held_v + HELD * tile_ld<DV>;
-        walk_k[1] = walk_k[0] + WALKED * tile_ld<DK>;
-        walk_v[0] = walk_k[1] + WALKED * tile_ld<DK>;
-        walk_v[1] = walk_v[0] + WALKED * tile_ld<DV>;
+        walked = held_v + HELD * tile_ld<DV>;
+    }
+    __device__ __forceinline__ bf16 *walk_k(int stage) const
+    {
+        return walked + stage * WALKED * (tile_ld<DK> + tile_ld<DV>);
+    }
+    __device__ __forceinline__ bf16 *walk_v(int stage) const
+    {
+        return walk_k(stage) + WALKED * tile_ld<DK>;
     }
 };
 
 /* What the key pass knows of 32 queries. */
-struct walked_queries { float lse2[WALKED], delta[WALKED]; int first[WALKED]; };
+struct walked_queries {
+    float lse2[WALKED], delta[WALKED];
+    int first[WALKED];
+};
 
 template <int DK, int DV>
-static __device__ __forceinline__ void fetch_queries(const mma_rows &rows, int64_t q0, bf16 *tq, bf16 *tdo, walked_queries *w)
+static __device__ __forceinline__ void fetch_queries(const mma_rows &rows, int64_t q0, bf16 *tq, bf16 *tdo,
+                                                     walked_queries *w)
 {
     const attn_shape &n = rows.n;
     load_rows<WALKED, DK, THREADS>(tq, rows.d.q, [&](int r, int c) { return rows.q(q0 + r, c); });
@@ -46,13 +56,14 @@ static __device__ __forceinline__ void fetch_queries(const mma_rows &rows, int64
 
 /* dK, dV of 16 keys from 32 queries; key: of the thread's first row. */
 template <int DK, int DV>
-static __device__ __forceinline__ void key_step(const bwd_tiles<DK, DV> &t, int stage, const walked_queries &w, float scale2,
-                                                int64_t key, int64_t q0, float dk[DK / 8][4], float dv[DV / 8][4])
+static __device__ __forceinline__ void key_step(const bwd_tiles<DK, DV> &t, int stage, const walked_queries &w,
+                                                float scale2, int64_t key, int64_t q0, float dk[DK / 8][4],
+                                                float dv[DV / 8][4])
 {
     int row = (int)threadIdx.x / AP_WARP * 16, col = (int)threadIdx.x % 4 * 2;
     float s[WALKED / 8][4], dp[WALKED / 8][4];
-    scores<DK, WALKED>(s, t.held_k, row, t.walk_k[stage]);
-    scores<DV, WALKED>(dp, t.held_v, row, t.walk_v[stage]);
+    scores<DK, WALKED>(s, t.held_k, row, t.walk_k(stage));
+    scores<DV, WALKED>(dp, t.held_v, row, t.walk_v(stage));
 #pragma unroll
     for (int j = 0; j < WALKED / 8; j++) {
 #pragma unroll
@@ -64,13 +75,14 @@ static __device__ __forceinline__ void key_step(const bwd_tiles<DK, DV> &t, int 
             dp[j][e] = s[j][e] * (dp[j][e] - w.delta[at]);
         }
     }
-    accumulate<DV, WALKED>(dv, s, t.walk_v[stage]);
-    accumulate<DK, WALKED>(dk, dp, t.walk_k[stage]);
+    accumulate<DV, WALKED>(dv, s, t.walk_v(stage));
+    accumulate<DK, WALKED>(dk, dp, t.walk_k(stage));
 }
 
 /* Write dK (without rope) and dV of one head and clear them. */
 template <int DK, int DV>
-static __device__ __forceinline__ void put_head(const mma_rows &rows, int64_t key, float dk[DK / 8][4], float dv[DV / 8][4])
+static __device__ __forceinline__ void put_head(const mma_rows &rows, int64_t key, float dk[DK / 8][4],
+                                                float dv[DV / 8][4])
 {
     const attn_shape &n = rows.n;
     int col = (int)threadIdx.x % 4 * 2;
@@ -97,7 +109,8 @@ static __device__ __forceinline__ void put_head(const mma_rows &rows, int64_t ke
 
 /* The rope key's gradient of this block's heads. tokens: of the whole call. */
 template <int DK>
-static __device__ __forceinline__ void put_rope(const mma_rows &rows, int64_t key, int64_t tokens, const float dk[DK / 8][4])
+static __device__ __forceinline__ void put_rope(const mma_rows &rows, int64_t key, int64_t tokens,
+                                                const float dk[DK / 8][4])
 {
     const attn_shape &n = rows.n;
     int col = (int)threadIdx.x % 4 * 2;
@@ -124,14 +137,18 @@ static __device__ __forceinline__ void put_rope(const mma_rows &rows, int64_t ke
 }
 
 /* dK, dV: block (key tile, head group, sequence). */
-template <int DK, int DV> static __global__ void __launch_bounds__(THREADS) mma_dkv_kernel(attn_data<bf16> d, attn_shape n)
+template <int DK, int DV>
+static __global__ void __launch_bounds__(THREADS) mma_dkv_kernel(attn_data<bf16> d, attn_shape n)
 {
     AP_SHARED_DYN(space);
-    struct both { walked_queries stage[2]; };
+    struct both {
+        walked_queries stage[2];
+    };
     AP_SHARED(both, w);
     bwd_tiles<DK, DV> t(space);
     int64_t k0 = (int64_t)blockIdx.x * HELD, key = k0 + threadIdx.x / AP_WARP * 16 + threadIdx.x % AP_WARP / 4;
-    int64_t head = (int64_t)blockIdx.y * n.head_group, last = head + n.head_group < n.heads ? head + n.head_group : n.heads;
+    int64_t head = (int64_t)blockIdx.y * n.head_group,
+            last = head + n.head_group < n.heads ? head + n.head_group : n.heads;
     int lane = (int)threadIdx.x % AP_WARP;
     float dk[DK / 8][4] = {}, dv[DV / 8][4] = {};
     for (; head < last; head++) {
@@ -139,12 +156,12 @@ template <int DK, int DV> static __global__ void __launch_bounds__(THREADS) mma_
         __syncthreads();
         load_rows<HELD, DK, THREADS>(t.held_k, d.q, [&](int r, int c) { return rows.key(k0 + r, c); });
         load_rows<HELD, DV, THREADS>(t.held_v, d.q, [&](int r, int c) { return rows.value(k0 + r, c); });
-        fetch_queries<DK, DV>(rows, k0, t.walk_k[0], t.walk_v[0], &w.stage[0]);
+        fetch_queries<DK, DV>(rows, k0, t.walk_k(0), t.walk_v(0), &w.stage[0]);
         cp_commit();
         int stage = 0;
         for (int64_t q0 = k0; q0 < n.len; q0 += WALKED, stage ^= 1) {
             if (q0 + WALKED < n.len)
-                fetch_queries<DK, DV>(rows, q0 + WALKED, t.walk_k[stage ^ 1], t.walk_v[stage ^ 1], &w.stage[stage ^ 1]);
+                fetch_queries<DK, DV>(rows, q0 + WALKED, t.walk_k(stage ^ 1), t.walk_v(stage ^ 1), &w.stage[stage ^ 1]);
             cp_commit();
             cp_wait<1>();
             __syncthreads();
@@ -159,11 +176,17 @@ template <int DK, int DV> static __global__ void __launch_bounds__(THREADS) mma_
     put_rope<DK>(rows, key, gridDim.z * n.len, dk);
 }
 
-struct held_queries { float lse2[2], delta[2]; int first[2]; int64_t query; };
+struct held_queries {
+    float lse2[2], delta[2];
+    int first[2];
+    int64_t query;
+};
 
 static __device__ __forceinline__ int lowest(const held_queries &h)
 {
-    struct space { int low[THREADS / AP_WARP]; };
+    struct space {
+        int low[THREADS / AP_WARP];
+    };
     AP_SHARED(space, sh);
     int x = min(h.first[0], h.first[1]);
 #pragma unroll
@@ -179,13 +202,13 @@ static __device__ __forceinline__ int lowest(const held_queries &h)
 
 /* dQ of 16 queries from 32 keys. */
 template <int DK, int DV>
-static __device__ __forceinline__ void query_step(const bwd_tiles<DK, DV> &t, int stage, const held_queries &h, float scale2,
-                                                  int64_t k0, float dq[DK / 8][4])
+static __device__ __forceinline__ void query_step(const bwd_tiles<DK, DV> &t, int stage, const held_queries &h,
+                                                  float scale2, int64_t k0, float dq[DK / 8][4])
 {
     int row = (int)threadIdx.x / AP_WARP * 16, col = (int)threadIdx.x % 4 * 2;
     float s[WALKED / 8][4], dp[WALKED / 8][4];
-    scores<DK, WALKED>(s, t.held_k, row, t.walk_k[stage]);
-    scores<DV, WALKED>(dp, t.held_v, row, t.walk_v[stage]);
+    scores<DK, WALKED>(s, t.held_k, row, t.walk_k(stage));
+    scores<DV, WALKED>(dp, t.held_v, row, t.walk_v(stage));
 #pragma unroll
     for (int j = 0; j < WALKED / 8; j++) {
 #pragma unroll
@@ -196,7 +219,7 @@ static __device__ __forceinline__ void query_step(const bwd_tiles<DK, DV> &t, in
             dp[j][e] = p * (dp[j][e] - h.delta[e / 2]);
         }
     }
-    accumulate<DK, WALKED>(dq, dp, t.walk_k[stage]);
+    accumulate<DK, WALKED>(dq, dp, t.walk_k(stage));
 }
 
 template <int DK, int DV>
@@ -222,7 +245,8 @@ static __device__ __forceinline__ held_queries hold(const mma_rows &rows, int64_
 }
 
 /* dQ: block (query tile, head, sequence), the longest tiles first. */
-template <int DK, int DV> static __global__ void __launch_bounds__(THREADS) mma_dq_kernel(attn_data<bf16> d, attn_shape n)
+template <int DK, int DV>
+static __global__ void __launch_bounds__(THREADS) mma_dq_kernel(attn_data<bf16> d, attn_shape n)
 {
     AP_SHARED_DYN(space);
     bwd_tiles<DK, DV> t(space);
@@ -234,11 +258,11 @@ template <int DK, int DV> static __global__ void __launch_bounds__(THREADS) mma_
     int stage = 0, col = (int)threadIdx.x % 4 * 2;
     load_rows<HELD, DK, THREADS>(t.held_k, d.q, [&](int r, int c) { return rows.q(q0 + r, c); });
     load_rows<HELD, DV, THREADS>(t.held_v, d.q, [&](int r, int c) { return rows.dout(q0 + r, c); });
-    fetch_keys<DK, DV>(rows, k0, t.walk_k[0], t.walk_v[0]);
+    fetch_keys<DK, DV>(rows, k0, t.walk_k(0), t.walk_v(0));
     cp_commit();
     for (; k0 < end; k0 += WALKED, stage ^= 1) {
         if (k0 + WALKED < end)
-            fetch_keys<DK, DV>(rows, k0 + WALKED, t.walk_k[stage ^ 1], t.walk_v[stage ^ 1]);
+            fetch_keys<DK, DV>(rows, k0 + WALKED, t.walk_k(stage ^ 1), t.walk_v(stage ^ 1));
         cp_commit();
         cp_wait<1>();
         __syncthreads();
@@ -257,10 +281,12 @@ template <int DK, int DV> static __global__ void __launch_bounds__(THREADS) mma_
     }
 }
 
-template <int DK, int DV> static ap_status launch(struct cu_stream *s, const attn_data<bf16> &d, const attn_shape &n, int64_t seqs, bool keys)
+template <int DK, int DV>
+static ap_status launch(struct cu_stream *s, const attn_data<bf16> &d, const attn_shape &n, int64_t seqs, bool keys)
 {
     size_t bytes = tiles_bytes<DK, DV>;
-    dim3 grid((unsigned)ceil_div(n.len, HELD), (unsigned)(keys ? ceil_div(n.heads, n.head_group) : n.heads), (unsigned)seqs);
+    dim3 grid((unsigned)ceil_div(n.len, HELD), (unsigned)(keys ? ceil_div(n.heads, n.head_group) : n.heads),
+              (unsigned)seqs);
     if (keys) {
         AP_TRY(cu_allow_shared(s, mma_dkv_kernel<DK, DV>, bytes));
         AP_LAUNCH((mma_dkv_kernel<DK, DV>), grid, THREADS, bytes, s->id, d, n);
