@@ -402,9 +402,10 @@ static ap_status call_sumsq(struct ap_backend *be, const ap_tensor *t, const voi
 
 void hx_case_sum_tokens(struct hx *h)
 {
-    for (size_t s = 0; s < LENGTHS; s++) {
+    for (size_t s = 0; s <= LENGTHS; s++) {
+        int64_t n = s < LENGTHS ? lengths[s] : 300007; /* more leaves than one block of a device sums */
         hx_begin(h);
-        hx_add1(h, "x", HX_IN, HX_STAT, lengths[s]);
+        hx_add1(h, "x", HX_IN, HX_STAT, n);
         hx_add1(h, "out", HX_INOUT, AP_F64, 1);
         hx_check(h, "random", call_sum_tokens, NULL);
     }
@@ -412,9 +413,10 @@ void hx_case_sum_tokens(struct hx *h)
 
 void hx_case_sumsq(struct hx *h)
 {
-    for (size_t s = 0; s < LENGTHS; s++) {
+    for (size_t s = 0; s <= LENGTHS; s++) {
+        int64_t n = s < LENGTHS ? lengths[s] : 300007; /* more leaves than one block of a device sums */
         hx_begin(h);
-        hx_add1(h, "x", HX_IN, HX_REAL, lengths[s]);
+        hx_add1(h, "x", HX_IN, HX_REAL, n);
         hx_add1(h, "out", HX_OUT, AP_F64, 1);
         hx_check(h, "random", call_sumsq, NULL);
     }

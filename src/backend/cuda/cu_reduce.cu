@@ -9,15 +9,17 @@ extern "C" {
 #include "backend/cpu/pairwise.h"
 }
 
-#define THREADS  256
-#define LANES    8
-#define TOP      256 /* subtrees that one thread each sums before the last levels */
-#define MAX_DEEP 48
+#define THREADS       256
+#define SHORT_THREADS 512
+#define LANES         8
+#define TOP           256 /* nodes of the tree at depth TOP_LEVELS */
+#define TOP_LEVELS    8
+#define MAX_DEEP      48
 
-/* Leaf b of x: lane j adds the elements j, j+8, ... in order; lanes join as ap_pairwise_join8 does. */
-template <typename T> static __global__ void leaves_kernel(const T *x, int64_t n, int64_t leaves, int square, double *out)
+/* Sum of leaf `leaf` of x by 8 neighbouring lanes: lane j adds the elements j, j+8, ... in order; lanes join as
+ * ap_pairwise_join8 does. 0 beyond the end. All lanes of the warp call it. */
+template <typename T> static __device__ __forceinline__ double leaf_sum(const T *x, int64_t n, int64_t leaf, int square)
 {
-    int64_t leaf = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / LANES;
     int lane = (int)threadIdx.x % LANES;
     int64_t first = leaf * AP_PAIRWISE_BLOCK, last = first + AP_PAIRWISE_BLOCK < n ? first + AP_PAIRWISE_BLOCK : n;
     double sum = 0.0;
@@ -28,7 +30,15 @@ template <typename T> static __global__ void leaves_kernel(const T *x, int64_t n
 #pragma unroll
     for (int step = 1; step < LANES; step *= 2)
         sum += __shfl_xor_sync(AP_FULL, sum, step);
-    if (lane == 0 && leaf < leaves)
+    return sum;
+}
+
+template <typename T>
+static __global__ void leaves_kernel(const T *x, int64_t n, int64_t leaves, int square, double *out)
+{
+    int64_t leaf = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / LANES;
+    double sum = leaf_sum(x, n, leaf, square);
+    if (threadIdx.x % LANES == 0 && leaf < leaves)
         out[leaf] = sum;
 }
 
@@ -54,7 +64,11 @@ static __device__ void node_range(int64_t leaves, int depth, unsigned path, int6
 /* Sum of a subtree by one thread, without recursion: a stack of sums that wait for their right half. */
 static __device__ double subtree(const double *x, int64_t first, int64_t count)
 {
-    struct { int64_t first, count; double left; int done; } stack[MAX_DEEP];
+    struct {
+        int64_t first, count;
+        double left;
+        int done;
+    } stack[MAX_DEEP];
     int top = 0;
     double value = 0.0;
     stack[0].first = first;
@@ -88,16 +102,16 @@ static __device__ double subtree(const double *x, int64_t first, int64_t count)
     return value;
 }
 
-/* One block: 2^8 subtrees, then the last levels in shared memory. out (= or +=) the root. */
-static __global__ void join_kernel(const double *leaf, int64_t leaves, double *out, int accumulate)
+struct join_space {
+    double value[TOP];
+    int64_t count[TOP];
+};
+
+/* The last 8 levels in shared memory, where every node of depth 8 left its sum and its number of leaves; all threads
+ * of the block call it. The root for thread 0. */
+static __device__ __forceinline__ double join_top(join_space &sh)
 {
-    struct space { double value[TOP]; int64_t count[TOP]; };
-    AP_SHARED(space, sh);
-    int depth = 8, t = (int)threadIdx.x;
-    int64_t first, count;
-    node_range(leaves, depth, (unsigned)t, &first, &count);
-    sh.value[t] = subtree(leaf, first, count);
-    sh.count[t] = count;
+    int t = (int)threadIdx.x;
     for (int width = TOP / 2; width >= 1; width /= 2) {
         double left = 0.0, right = 0.0;
         int64_t has = 0, has_right = 0;
@@ -114,8 +128,48 @@ static __global__ void join_kernel(const double *leaf, int64_t leaves, double *o
             sh.count[t] = has;
         }
     }
+    return t == 0 ? sh.value[0] : 0.0;
+}
+
+/* One block of TOP threads: a subtree each, then the last levels. out (= or +=) the root. */
+static __global__ void join_kernel(const double *leaf, int64_t leaves, double *out, int accumulate)
+{
+    AP_SHARED(join_space, sh);
+    int t = (int)threadIdx.x;
+    int64_t first, count;
+    node_range(leaves, TOP_LEVELS, (unsigned)t, &first, &count);
+    sh.value[t] = subtree(leaf, first, count);
+    sh.count[t] = count;
+    double sum = join_top(sh);
     if (t == 0)
-        *out = accumulate ? *out + sh.value[0] : sh.value[0];
+        *out = accumulate ? *out + sum : sum;
+}
+
+/* Up to TOP leaves in one launch of one block, as for the chunks of the gradient norm. */
+template <typename T>
+static __global__ void short_kernel(const T *x, int64_t n, int64_t leaves, int square, double *out, int accumulate)
+{
+    struct space {
+        double leaf[TOP];
+        join_space join;
+    };
+    AP_SHARED(space, sh);
+    int t = (int)threadIdx.x;
+    int64_t first, count;
+    for (int leaf = t / LANES; leaf < TOP; leaf += SHORT_THREADS / LANES) {
+        double sum = leaf_sum(x, n, leaf, square);
+        if (t % LANES == 0)
+            sh.leaf[leaf] = sum;
+    }
+    __syncthreads();
+    if (t < TOP) {
+        node_range(leaves, TOP_LEVELS, (unsigned)t, &first, &count);
+        sh.join.value[t] = count > 0 ? sh.leaf[first] : 0.0;
+        sh.join.count[t] = count;
+    }
+    double sum = join_top(sh.join);
+    if (t == 0)
+        *out = accumulate ? *out + sum : sum;
 }
 
 template <typename T>
@@ -123,10 +177,13 @@ static ap_status reduce(struct cu_stream *s, const T *x, int64_t n, double *out,
 {
     int64_t leaves = ceil_div(n, AP_PAIRWISE_BLOCK);
     void *mem;
+    if (leaves <= TOP) {
+        AP_LAUNCH((short_kernel<T>), dim3(1), SHORT_THREADS, 0, s->id, x, n, leaves, square, out, accumulate);
+        return cu_launched("sum");
+    }
     AP_TRY(cu_scratch(s, (size_t)(leaves + 1) * sizeof(double), &mem));
-    if (leaves > 0)
-        AP_LAUNCH((leaves_kernel<T>), dim3((unsigned)ceil_div(leaves * LANES, THREADS)), THREADS, 0, s->id, x, n, leaves, square,
-                  (double *)mem);
+    AP_LAUNCH((leaves_kernel<T>), dim3((unsigned)ceil_div(leaves * LANES, THREADS)), THREADS, 0, s->id, x, n, leaves,
+              square, (double *)mem);
     AP_LAUNCH(join_kernel, dim3(1), TOP, 0, s->id, (const double *)mem, leaves, out, accumulate);
     return cu_launched("sum");
 }
@@ -143,5 +200,6 @@ ap_status cu_sumsq(struct cu_stream *s, const struct ap_sumsq_args *a)
     int64_t n = ap_tensor_count(&a->x);
     if (a->x.dtype == AP_F32)
         return reduce(s, (const float *)a->x.data, n, (double *)a->out.data, 1, 0);
-    return a->x.dtype == AP_BF16 ? reduce(s, (const bf16 *)a->x.data, n, (double *)a->out.data, 1, 0) : AP_ERR_UNSUPPORTED;
+    return a->x.dtype == AP_BF16 ? reduce(s, (const bf16 *)a->x.data, n, (double *)a->out.data, 1, 0)
+                                 : AP_ERR_UNSUPPORTED;
 }
