@@ -34,10 +34,10 @@ tests/cuda/emu_test: tests/cuda/emu_test.emu.o $(AP_EMU_OBJECTS)
 check_DATA += tests/cuda/antipode-cuda-emu.so tests/cuda/emu_test
 CLEANFILES += $(check_DATA) $(AP_EMU_OBJECTS) tests/cuda/emu_test.emu.o
 AP_CUDA_TESTS = tests/cuda/emu_rules_test.sh tests/cuda/plugin_test.sh tests/cuda/emu_ops_test.sh \
-	tests/cuda/emu_golden_test.sh tests/cuda/bench_gpu_test.sh
+	tests/cuda/emu_golden_test.sh tests/cuda/emu_train_test.sh tests/cuda/bench_gpu_test.sh
 TESTS += $(AP_CUDA_TESTS)
 else
 TESTS += tests/cuda/no_compiler_test.sh
 endif
 dist_check_SCRIPTS += tests/cuda/emu_rules_test.sh tests/cuda/plugin_test.sh tests/cuda/emu_ops_test.sh \
-	tests/cuda/emu_golden_test.sh tests/cuda/bench_gpu_test.sh tests/cuda/no_compiler_test.sh
+	tests/cuda/emu_golden_test.sh tests/cuda/emu_train_test.sh tests/cuda/bench_gpu_test.sh tests/cuda/no_compiler_test.sh

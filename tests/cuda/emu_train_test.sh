@@ -1,0 +1,69 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Whole runs with `backend: cuda` on the emulator, which stands in for the plug-in: the trainer, optimizer shards and
+# checkpoints with memory that is not the host's, one device a rank, and what a user is told when that cannot be.
+set -u
+# shellcheck source=tests/support/tiny_job.sh
+. "$AP_SRCDIR/tests/support/tiny_job.sh"
+mkdir "$TMPDIR/plugin" "$TMPDIR/work"
+cp "$AP_BUILDDIR/tests/cuda/antipode-cuda-emu.so" "$TMPDIR/plugin/antipode-cuda.so" || exit 99
+export ANTIPODE_PLUGINDIR=$TMPDIR/plugin
+cd "$TMPDIR/work" || exit 99
+tiny_job "$PWD" 3 || exit 99
+failed=0
+bad()
+{
+    echo "not ok: $*"
+    failed=1
+}
+# train RANKS NAME SET...: log in NAME.log.
+train()
+{
+    local ranks=$1 name=$2
+    shift 2
+    set -- "${@/#/--set=}"
+    if [ "$ranks" = 1 ]; then
+        antipode train job.yaml --set="run_dir=run-$name" "$@" > "$name.log" 2>&1
+    else
+        mpirun -n "$ranks" antipode train job.yaml --set="run_dir=run-$name" "$@" > "$name.log" 2>&1
+    fi
+}
+# figure NAME WHAT: the value of a line "FOM WHAT=value unit".
+figure()
+{
+    sed -n "s/^FOM $2=\([0-9.]*\) .*/\1/p" "$1.log"
+}
+hash_of()
+{
+    sed -n 's/^weights xxh3-128 //p' "$1.log"
+}
+train 1 cpu backend=cpu || { cat cpu.log; bad 'the run on the CPU'; }
+train 1 one backend=cuda || { cat one.log; bad 'the run on one device'; }
+train 2 two backend=cuda || { cat two.log; bad 'the run on two devices'; }
+train 2 again backend=cuda || bad 'the second run on two devices'
+for what in final_loss valid_loss; do
+    for name in one two; do
+        awk -v a="$(figure cpu $what)" -v b="$(figure $name $what)" 'BEGIN { d = a - b; exit !(a > 0 && b > 0 && d * d < 1e-8) }' ||
+            bad "$what: $(figure cpu $what) on the CPU, $(figure $name $what) on $name"
+    done
+done
+if [ -z "$(hash_of two)" ] || [ "$(hash_of two)" != "$(hash_of again)" ]; then
+    bad "two equal runs end in weights $(hash_of two) and $(hash_of again)"
+fi
+[ "$(hash_of one)" = "$(hash_of two)" ] || bad 'one and two devices do not give the same bits'
+
+# Stopped after two steps and taken up again from its checkpoint: the bits of the run that was not stopped.
+train 1 part backend=cuda train_steps=2 || bad 'the first part'
+mv part.log part1.log
+train 1 part backend=cuda || { cat part.log; bad 'the second part'; }
+[ "$(hash_of part)" = "$(hash_of one)" ] || bad 'a resumed run ends in other weights'
+
+train 3 three backend=cuda batch.global_sequences=6 && bad 'three ranks on two devices were accepted'
+grep -q 'device 2 was asked for and 2 are visible (start at most one rank per GPU' three.log || bad "three ranks: $(tail -n 3 three.log)"
+ANTIPODE_EMU_DEVICES=none train 1 none backend=cuda
+[ $? = 4 ] || bad 'no device: the code is not 4'
+grep -q 'no NVIDIA GPU is visible' none.log || bad "no device: $(tail -n 3 none.log)"
+ANTIPODE_EMU_FAULT=1500 train 1 fault backend=cuda && bad 'a failing device went unnoticed'
+grep -q 'illegal memory access' fault.log || bad "a failing device: $(tail -n 3 fault.log)"
+[ $failed = 0 ] && echo ok
+exit $failed
