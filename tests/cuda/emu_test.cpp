@@ -25,7 +25,9 @@ static cudaStream_t stream(void)
 /* Neighbours read what their neighbours write, with and without a barrier between. */
 static __global__ void shift_kernel(float *x, int barrier)
 {
-    struct space { float v[64]; };
+    struct space {
+        float v[64];
+    };
     AP_SHARED(space, sh);
     int t = (int)threadIdx.x;
     sh.v[t] = (float)t;
@@ -65,7 +67,9 @@ static __global__ void outside_kernel(float *x, int count)
 /* A copy to shared memory that is read with or without waiting for it. */
 static __global__ void copy_kernel(const float *from, float *to, int wait)
 {
-    struct space { float v[32][4]; };
+    struct space {
+        float v[32][4];
+    };
     AP_SHARED(space, sh);
     int t = (int)threadIdx.x;
     cp_async16(reinterpret_cast<bf16 *>(sh.v[t]), reinterpret_cast<const bf16 *>(from + 4 * t), 16);
@@ -103,7 +107,10 @@ static int run_limits(void)
     return cudaGetLastError() == cudaErrorInvalidValue ? 0 : 1;
 }
 
-struct adamw_buffers { float *w, *g, *m, *v; uint16_t *w16; };
+struct adamw_buffers {
+    float *w, *g, *m, *v;
+    uint16_t *w16;
+};
 
 static adamw_buffers fill(int64_t n)
 {

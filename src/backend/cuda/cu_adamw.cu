@@ -12,27 +12,42 @@
 #define SEGMENTS 64   /* segments that travel as kernel arguments */
 #define SPAN     8192 /* elements of one block of the multi-tensor kernel */
 
-struct adamw_factors { float beta1, one_minus_beta1, beta2, one_minus_beta2, step, eps, keep, grad_scale, v_scale; };
-struct adamw_memory { const float *w, *g, *m, *v; float *w_new, *m_new, *v_new; bf16 *w_bf16; };
+struct adamw_factors {
+    float beta1, one_minus_beta1, beta2, one_minus_beta2, step, eps, keep, grad_scale, v_scale;
+};
+struct adamw_memory {
+    const float *w, *g, *m, *v;
+    float *w_new, *m_new, *v_new;
+    bf16 *w_bf16;
+};
 
 /* step = lr / (1 - b1^t), v_scale = 1 / (1 - b2^t), keep = 1 - lr wd. */
 static adamw_factors factors_of(const struct ap_adamw_args *a, int decay)
 {
     double m_bias = 1.0 - pow(a->beta1, (double)a->step), v_bias = 1.0 - pow(a->beta2, (double)a->step);
-    return adamw_factors{(float)a->beta1, (float)(1.0 - a->beta1), (float)a->beta2, (float)(1.0 - a->beta2),
-                         (float)(a->lr / m_bias), (float)a->eps, decay ? (float)(1.0 - a->lr * a->weight_decay) : 1.0f,
-                         (float)a->grad_scale, (float)(1.0 / v_bias)};
+    return adamw_factors{(float)a->beta1,
+                         (float)(1.0 - a->beta1),
+                         (float)a->beta2,
+                         (float)(1.0 - a->beta2),
+                         (float)(a->lr / m_bias),
+                         (float)a->eps,
+                         decay ? (float)(1.0 - a->lr * a->weight_decay) : 1.0f,
+                         (float)a->grad_scale,
+                         (float)(1.0 / v_bias)};
 }
 
 static adamw_memory memory_of(const struct ap_adamw_args *a)
 {
-    return adamw_memory{(const float *)a->w.data, (const float *)a->g.data, (const float *)a->m.data, (const float *)a->v.data,
-                        (float *)a->w_new.data, (float *)a->m_new.data, (float *)a->v_new.data, (bf16 *)a->w_bf16.data};
+    return adamw_memory{(const float *)a->w.data, (const float *)a->g.data, (const float *)a->m.data,
+                        (const float *)a->v.data, (float *)a->w_new.data,   (float *)a->m_new.data,
+                        (float *)a->v_new.data,   (bf16 *)a->w_bf16.data};
 }
 
-template <int N> static __device__ __forceinline__ void adamw_at(const adamw_memory &p, const adamw_factors &f, int64_t i)
+template <int N>
+static __device__ __forceinline__ void adamw_at(const adamw_memory &p, const adamw_factors &f, int64_t i)
 {
-    pack<float, N> w = load<float, N>(p.w + i), g = load<float, N>(p.g + i), m = load<float, N>(p.m + i), v = load<float, N>(p.v + i);
+    pack<float, N> w = load<float, N>(p.w + i), g = load<float, N>(p.g + i), m = load<float, N>(p.m + i),
+                   v = load<float, N>(p.v + i);
 #pragma unroll
     for (int j = 0; j < N; j++) {
         float grad = f.grad_scale * g.v[j];
@@ -86,7 +101,8 @@ struct adamw_segments {
     int used;
 };
 
-static __global__ void adamw_multi_kernel(adamw_memory p, adamw_factors plain, adamw_factors decayed, adamw_segments list)
+static __global__ void adamw_multi_kernel(adamw_memory p, adamw_factors plain, adamw_factors decayed,
+                                          adamw_segments list)
 {
     int low = 0, high = list.used - 1, block = (int)blockIdx.x;
     while (low < high) {

@@ -7,7 +7,8 @@
 #define THREADS 256
 
 /* One warp per (token, head). */
-template <typename T> static __global__ void delta_kernel(const T *dout, const T *out, float *delta, int64_t rows, int64_t v)
+template <typename T>
+static __global__ void delta_kernel(const T *dout, const T *out, float *delta, int64_t rows, int64_t v)
 {
     int64_t row = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / AP_WARP;
     if (row >= rows)
@@ -35,7 +36,15 @@ static __global__ void dkr_kernel(const float *part, T *dkr, int64_t rows, int64
 
 static attn_shape shape_of(const struct ap_mla_attn_fwd_args *a)
 {
-    attn_shape n = {a->q.shape[0] / a->seqs, a->q.shape[1], a->n, a->r, a->v, a->kr_stride ? a->kr_stride : a->r, 0, (float)a->scale, 1};
+    attn_shape n = {a->q.shape[0] / a->seqs,
+                    a->q.shape[1],
+                    a->n,
+                    a->r,
+                    a->v,
+                    a->kr_stride ? a->kr_stride : a->r,
+                    0,
+                    (float)a->scale,
+                    1};
     return n;
 }
 
@@ -43,8 +52,8 @@ static attn_shape shape_of(const struct ap_mla_attn_fwd_args *a)
 static bool fits_mma(const attn_data<bf16> &d, const attn_shape &n)
 {
     return (n.n | n.r | n.v | n.kr_stride | n.dkr_stride) % 8 == 0 && n.n + n.r <= 192 && n.v <= 128 && n.v > 0 &&
-           n.n + n.r > 0 && aligned16(d.q) && aligned16(d.kv) && aligned16(d.kr) && aligned16(d.out) && aligned16(d.dout) &&
-           aligned16(d.dq) && aligned16(d.dkv) && aligned16(d.dkr);
+           n.n + n.r > 0 && aligned16(d.q) && aligned16(d.kv) && aligned16(d.kr) && aligned16(d.out) &&
+           aligned16(d.dout) && aligned16(d.dq) && aligned16(d.dkv) && aligned16(d.dkr);
 }
 static bool fits_mma(const attn_data<float> &, const attn_shape &)
 {
@@ -100,10 +109,19 @@ ap_status cu_mla_attn_fwd(struct cu_stream *s, const struct ap_mla_attn_fwd_args
 template <typename T> static ap_status bwd(struct cu_stream *s, const struct ap_mla_attn_bwd_args *a)
 {
     attn_data<T> d = {};
-    attn_shape n = {a->q.shape[0] / a->seqs, a->q.shape[1], a->n, a->r, a->v, a->kr_stride ? a->kr_stride : a->r,
-                    a->dkr_stride ? a->dkr_stride : a->r, (float)a->scale, 1};
+    attn_shape n = {a->q.shape[0] / a->seqs,
+                    a->q.shape[1],
+                    a->n,
+                    a->r,
+                    a->v,
+                    a->kr_stride ? a->kr_stride : a->r,
+                    a->dkr_stride ? a->dkr_stride : a->r,
+                    (float)a->scale,
+                    1};
     int64_t rows = a->q.shape[0] * n.heads, tiles = a->seqs * attn_tiles(n.len);
-    int64_t groups = tiles >= ATTN_BLOCKS ? 1 : ceil_div(ATTN_BLOCKS, tiles) < n.heads ? ceil_div(ATTN_BLOCKS, tiles) : n.heads;
+    int64_t groups = tiles >= ATTN_BLOCKS                     ? 1
+                     : ceil_div(ATTN_BLOCKS, tiles) < n.heads ? ceil_div(ATTN_BLOCKS, tiles)
+                                                              : n.heads;
     n.head_group = (int)ceil_div(n.heads, groups);
     groups = ceil_div(n.heads, n.head_group);
     void *mem;
@@ -124,8 +142,8 @@ template <typename T> static ap_status bwd(struct cu_stream *s, const struct ap_
     AP_TRY(fits_mma(d, n) ? mma_bwd(s, d, n, a->seqs) : attn_plain_bwd(s, d, n, a->seqs));
     int64_t items = a->q.shape[0] * n.r;
     if (d.dkr_part && items > 0)
-        AP_LAUNCH((dkr_kernel<T>), dim3((unsigned)ceil_div(items, THREADS)), THREADS, 0, s->id, (const float *)d.dkr_part, d.dkr,
-                  a->q.shape[0], n.r, n.dkr_stride, (int)groups);
+        AP_LAUNCH((dkr_kernel<T>), dim3((unsigned)ceil_div(items, THREADS)), THREADS, 0, s->id,
+                  (const float *)d.dkr_part, d.dkr, a->q.shape[0], n.r, n.dkr_stride, (int)groups);
     return cu_launched("mla_attn_bwd");
 }
 

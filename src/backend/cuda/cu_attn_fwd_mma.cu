@@ -10,12 +10,16 @@
 #define KEYS    64
 
 /* A query's state: two rows of every thread, the lane's g and g + 8. */
-struct online { float top[2], sum[2]; };
+struct online {
+    float top[2], sum[2];
+};
 
 /* Smallest first visible token of the block. */
 static __device__ __forceinline__ int block_low(int x)
 {
-    struct space { int low[THREADS / AP_WARP]; };
+    struct space {
+        int low[THREADS / AP_WARP];
+    };
     AP_SHARED(space, sh);
 #pragma unroll
     for (int step = AP_WARP / 2; step > 0; step /= 2)
@@ -29,7 +33,8 @@ static __device__ __forceinline__ int block_low(int x)
 }
 
 /* Scores to base 2, hidden ones to -inf. key: of column 0; query: of the thread's first row. */
-static __device__ __forceinline__ void mask(float s[KEYS / 8][4], float scale2, int64_t key, int64_t query, const int first[2])
+static __device__ __forceinline__ void mask(float s[KEYS / 8][4], float scale2, int64_t key, int64_t query,
+                                            const int first[2])
 {
     bool all = key + KEYS - 1 <= query && key >= first[0] && key >= first[1];
     int col = (int)threadIdx.x % 4 * 2;
@@ -71,7 +76,8 @@ static __device__ __forceinline__ void softmax_step(float s[KEYS / 8][4], online
 }
 
 template <int DV>
-static __device__ __forceinline__ void put_out(const mma_rows &rows, float sum[DV / 8][4], const online &o, int64_t query)
+static __device__ __forceinline__ void put_out(const mma_rows &rows, float sum[DV / 8][4], const online &o,
+                                               int64_t query)
 {
     const attn_shape &n = rows.n;
     int lane = (int)threadIdx.x % AP_WARP;
@@ -92,7 +98,8 @@ static __device__ __forceinline__ void put_out(const mma_rows &rows, float sum[D
 }
 
 /* Block (query tile, head, sequence), the longest tiles first. */
-template <int DK, int DV> static __global__ void __launch_bounds__(THREADS) mma_fwd_kernel(attn_data<bf16> d, attn_shape n)
+template <int DK, int DV>
+static __global__ void __launch_bounds__(THREADS) mma_fwd_kernel(attn_data<bf16> d, attn_shape n)
 {
     AP_SHARED_DYN(space);
     bf16 *tq = reinterpret_cast<bf16 *>(space), *tk = tq + QUERIES * tile_ld<DK>, *tv = tk + KEYS * tile_ld<DK>;
@@ -135,9 +142,10 @@ template <int DK, int DV> static __global__ void __launch_bounds__(THREADS) mma_
     put_out<DV>(rows, sum, o, query);
 }
 
-template <int DK, int DV> static ap_status launch(struct cu_stream *s, const attn_data<bf16> &d, const attn_shape &n, int64_t seqs)
+template <int DK, int DV>
+static ap_status launch(struct cu_stream *s, const attn_data<bf16> &d, const attn_shape &n, int64_t seqs)
 {
-    size_t bytes = ((size_t)(QUERIES + KEYS) * tile_ld<DK> + (size_t)KEYS * tile_ld<DV>) * sizeof(bf16);
+    size_t bytes = ((size_t)(QUERIES + KEYS) * tile_ld<DK> + (size_t)KEYS * tile_ld<DV>)*sizeof(bf16);
     dim3 grid((unsigned)ceil_div(n.len, QUERIES), (unsigned)n.heads, (unsigned)seqs);
     AP_TRY(cu_allow_shared(s, mma_fwd_kernel<DK, DV>, bytes));
     AP_LAUNCH((mma_fwd_kernel<DK, DV>), grid, THREADS, bytes, s->id, d, n);

@@ -14,7 +14,9 @@
 /* Operand panels of products and of updates share their memory; weights holds P or dS, [inner][row]. */
 struct attn_space {
     union {
-        struct { float a[DEPTH][LD], b[DEPTH][LD]; } in;
+        struct {
+            float a[DEPTH][LD], b[DEPTH][LD];
+        } in;
         float rows[STEP][192 + 4];
     };
     float weights[TILE][LD];
@@ -111,7 +113,8 @@ template <typename T> struct attn_view {
     {
         if (t >= n.len)
             return 0.0f;
-        return to_float(k < n.n ? d.kv[((base + t) * n.heads + head) * (n.n + n.v) + k] : d.kr[(base + t) * n.kr_stride + k - n.n]);
+        return to_float(k < n.n ? d.kv[((base + t) * n.heads + head) * (n.n + n.v) + k]
+                                : d.kr[(base + t) * n.kr_stride + k - n.n]);
     }
     __device__ __forceinline__ float value(int64_t t, int j) const
     {
@@ -168,7 +171,8 @@ static __device__ __forceinline__ void softmax_step(float s[4][4], float top[4],
 }
 
 /* Block (query tile, head, sequence), the longest tiles first. N: 16ths of v. */
-template <typename T, int N> static __global__ void __launch_bounds__(THREADS) plain_fwd_kernel(attn_data<T> d, attn_shape n)
+template <typename T, int N>
+static __global__ void __launch_bounds__(THREADS) plain_fwd_kernel(attn_data<T> d, attn_shape n)
 {
     AP_SHARED(attn_space, sh);
     int64_t q0 = (int64_t)(gridDim.x - 1 - blockIdx.x) * TILE, base = blockIdx.z * n.len;
@@ -184,7 +188,9 @@ template <typename T, int N> static __global__ void __launch_bounds__(THREADS) p
     }
     low = block_min(sh, low);
     for (int64_t k0 = low / TILE * TILE; k0 <= q0; k0 += TILE) {
-        product(sh, (int)(n.n + n.r), [&](int r, int k) { return view.q(q0 + r, k); }, [&](int r, int k) { return view.key(k0 + r, k); }, s);
+        product(
+            sh, (int)(n.n + n.r), [&](int r, int k) { return view.q(q0 + r, k); },
+            [&](int r, int k) { return view.key(k0 + r, k); }, s);
 #pragma unroll
         for (int i = 0; i < 16; i++) {
             int64_t q = q0 + row + i / 4, k = k0 + col + i % 4;
@@ -212,7 +218,8 @@ template <typename T, int N> static __global__ void __launch_bounds__(THREADS) p
 }
 
 /* Probability and its gradient at (query q, key k) from the raw score and dout . v. */
-static __device__ __forceinline__ void gradient(bool visible, const attn_shape &n, float lse, float delta, float *s, float *dp)
+static __device__ __forceinline__ void gradient(bool visible, const attn_shape &n, float lse, float delta, float *s,
+                                                float *dp)
 {
     float p = visible ? expf(*s * n.scale - lse) : 0.0f;
     *s = p;
@@ -220,7 +227,8 @@ static __device__ __forceinline__ void gradient(bool visible, const attn_shape &
 }
 
 /* dQ: block (query tile, head, sequence). N: 16ths of n + r. */
-template <typename T, int N> static __global__ void __launch_bounds__(THREADS) plain_dq_kernel(attn_data<T> d, attn_shape n)
+template <typename T, int N>
+static __global__ void __launch_bounds__(THREADS) plain_dq_kernel(attn_data<T> d, attn_shape n)
 {
     AP_SHARED(attn_space, sh);
     int64_t q0 = (int64_t)(gridDim.x - 1 - blockIdx.x) * TILE, base = blockIdx.z * n.len;
@@ -237,8 +245,12 @@ template <typename T, int N> static __global__ void __launch_bounds__(THREADS) p
     }
     low = block_min(sh, low);
     for (int64_t k0 = low / TILE * TILE; k0 <= q0; k0 += TILE) {
-        product(sh, width, [&](int r, int k) { return view.q(q0 + r, k); }, [&](int r, int k) { return view.key(k0 + r, k); }, s);
-        product(sh, (int)n.v, [&](int r, int k) { return view.dout(q0 + r, k); }, [&](int r, int k) { return view.value(k0 + r, k); }, dp);
+        product(
+            sh, width, [&](int r, int k) { return view.q(q0 + r, k); },
+            [&](int r, int k) { return view.key(k0 + r, k); }, s);
+        product(
+            sh, (int)n.v, [&](int r, int k) { return view.dout(q0 + r, k); },
+            [&](int r, int k) { return view.value(k0 + r, k); }, dp);
 #pragma unroll
         for (int i = 0; i < 16; i++) {
             int64_t q = q0 + row + i / 4, k = k0 + col + i % 4;
@@ -301,7 +313,8 @@ static __device__ void put_rope(const attn_data<T> &d, const attn_shape &n, int6
 
 /* dK, dV of one key tile from one query tile; rows are keys, columns queries. */
 template <typename T, int NK, int NV>
-static __device__ void key_step(attn_space &sh, const attn_view<T> &view, int64_t k0, int64_t q0, float dk[4][NK], float dv[4][NV])
+static __device__ void key_step(attn_space &sh, const attn_view<T> &view, int64_t k0, int64_t q0, float dk[4][NK],
+                                float dv[4][NV])
 {
     const attn_shape &n = view.n;
     int row = thread_row(), col = thread_col(), first[4], seen = 0, width = (int)(n.n + n.r);
@@ -313,13 +326,18 @@ static __device__ void key_step(attn_space &sh, const attn_view<T> &view, int64_
     }
     if (!__syncthreads_or(seen)) /* the documents of these queries begin after these keys */
         return;
-    product(sh, width, [&](int r, int k) { return view.key(k0 + r, k); }, [&](int r, int k) { return view.q(q0 + r, k); }, s);
-    product(sh, (int)n.v, [&](int r, int k) { return view.value(k0 + r, k); }, [&](int r, int k) { return view.dout(q0 + r, k); }, dp);
+    product(
+        sh, width, [&](int r, int k) { return view.key(k0 + r, k); }, [&](int r, int k) { return view.q(q0 + r, k); },
+        s);
+    product(
+        sh, (int)n.v, [&](int r, int k) { return view.value(k0 + r, k); },
+        [&](int r, int k) { return view.dout(q0 + r, k); }, dp);
 #pragma unroll
     for (int i = 0; i < 16; i++) {
         int64_t q = q0 + col + i % 4, k = k0 + row + i / 4, at = (view.base + q) * n.heads + view.head;
         bool visible = k <= q && k >= first[i % 4];
-        gradient(visible, n, visible ? view.d.lse[at] : 0.0f, visible ? view.d.delta[at] : 0.0f, &s[i / 4][i % 4], &dp[i / 4][i % 4]);
+        gradient(visible, n, visible ? view.d.lse[at] : 0.0f, visible ? view.d.delta[at] : 0.0f, &s[i / 4][i % 4],
+                 &dp[i / 4][i % 4]);
     }
     put_weights(sh, s);
     update<NV>(sh, [&](int r, int c) { return c < n.v ? view.dout(q0 + r, c) : 0.0f; }, dv);
@@ -337,7 +355,8 @@ static __global__ void __launch_bounds__(THREADS) plain_dkv_kernel(attn_data<T> 
     int64_t k0 = (int64_t)blockIdx.x * TILE, base = blockIdx.z * n.len;
     int64_t row0 = base + k0 + thread_row(), left = n.len - (k0 + thread_row());
     float dk[4][NK] = {}, dv[4][NV] = {};
-    int64_t last = (int64_t)(blockIdx.y + 1) * n.head_group < n.heads ? (int64_t)(blockIdx.y + 1) * n.head_group : n.heads;
+    int64_t last =
+        (int64_t)(blockIdx.y + 1) * n.head_group < n.heads ? (int64_t)(blockIdx.y + 1) * n.head_group : n.heads;
     for (int64_t head = (int64_t)blockIdx.y * n.head_group; head < last; head++) {
         attn_view<T> view = {d, n, base, head};
         for (int64_t q0 = k0; q0 < n.len; q0 += TILE)
@@ -347,7 +366,8 @@ static __global__ void __launch_bounds__(THREADS) plain_dkv_kernel(attn_data<T> 
     put_rope<T, NK>(d, n, row0, left, gridDim.z * n.len, dk);
 }
 
-template <typename T> static ap_status plain_fwd(struct cu_stream *s, const attn_data<T> &d, const attn_shape &n, int64_t seqs)
+template <typename T>
+static ap_status plain_fwd(struct cu_stream *s, const attn_data<T> &d, const attn_shape &n, int64_t seqs)
 {
     dim3 grid((unsigned)attn_tiles(n.len), (unsigned)n.heads, (unsigned)seqs);
     if (n.v <= 64)
@@ -357,7 +377,8 @@ template <typename T> static ap_status plain_fwd(struct cu_stream *s, const attn
     return cu_launched("mla_attn_fwd");
 }
 
-template <typename T> static ap_status plain_bwd(struct cu_stream *s, const attn_data<T> &d, const attn_shape &n, int64_t seqs)
+template <typename T>
+static ap_status plain_bwd(struct cu_stream *s, const attn_data<T> &d, const attn_shape &n, int64_t seqs)
 {
     dim3 grid((unsigned)attn_tiles(n.len), (unsigned)n.heads, (unsigned)seqs);
     dim3 keys(grid.x, (unsigned)ceil_div(n.heads, n.head_group), grid.z);

@@ -59,7 +59,8 @@ static ap_status find_device(int device, struct ap_error *err)
     if (e != cudaSuccess)
         return no_device(e, err);
     if (major < 8) {
-        ap_error_set(err, AP_ERR_ENV, "backend cuda: device %d has compute capability %d, at least 8.0 is needed", device, major);
+        ap_error_set(err, AP_ERR_ENV, "backend cuda: device %d has compute capability %d, at least 8.0 is needed",
+                     device, major);
         ap_error_hint(err, "use an Ampere GPU or newer, or backend: cpu");
         return AP_ERR_ENV;
     }

@@ -17,7 +17,10 @@ struct balance_shape {
 };
 
 /* Scratch in device memory: hits [B, chunks, E], mean [B, chunks, E], factor [B, E], loss [B]. */
-struct balance_space { double *mean, *factor, *loss; int32_t *hits; };
+struct balance_space {
+    double *mean, *factor, *loss;
+    int32_t *hits;
+};
 
 /* Shared memory of one warp: doubles c [E], mean [E]; i32 hits [E]; bytes taken [E]. */
 static __host__ __device__ __forceinline__ size_t balance_bytes(int experts)
@@ -26,7 +29,8 @@ static __host__ __device__ __forceinline__ size_t balance_bytes(int experts)
 }
 
 /* taken = the choice of token t: the K largest s for the sigmoid gate, ids otherwise. */
-static __device__ void choice_of(const float *scores, const int32_t *ids, const balance_shape &n, double *c, unsigned char *taken)
+static __device__ void choice_of(const float *scores, const int32_t *ids, const balance_shape &n, double *c,
+                                 unsigned char *taken)
 {
     int lane = (int)threadIdx.x % AP_WARP;
     if (n.kind == AP_GATE_SIGMOID_NOAUX) {
@@ -44,7 +48,8 @@ static __device__ void choice_of(const float *scores, const int32_t *ids, const 
     __syncwarp();
 }
 
-static __device__ void count_token(const float *scores, const int32_t *ids, const balance_shape &n, unsigned char *space)
+static __device__ void count_token(const float *scores, const int32_t *ids, const balance_shape &n,
+                                   unsigned char *space)
 {
     int lane = (int)threadIdx.x % AP_WARP;
     double *c = (double *)space, *mean = c + n.experts, total = 0.0;
@@ -195,8 +200,16 @@ ap_status cu_seq_balance(struct cu_stream *s, const struct ap_seq_balance_args *
         return AP_ERR_UNSUPPORTED;
     if (rows * experts == 0)
         return AP_OK;
-    balance_shape n = {a->seqs, rows / a->seqs, ceil_div(rows / a->seqs, CHUNK), (int)experts, (int)a->ids.shape[1], a->kind,
-                       a->accumulate_dscores, a->group_size > 1 ? (int)a->group_size : 1, (int)a->comm_groups_kept, a->weight};
+    balance_shape n = {a->seqs,
+                       rows / a->seqs,
+                       ceil_div(rows / a->seqs, CHUNK),
+                       (int)experts,
+                       (int)a->ids.shape[1],
+                       a->kind,
+                       a->accumulate_dscores,
+                       a->group_size > 1 ? (int)a->group_size : 1,
+                       (int)a->comm_groups_kept,
+                       a->weight};
     size_t bytes = balance_bytes(n.experts);
     int warps = WARPS * bytes <= 48 * 1024 ? WARPS : 1;
     if ((size_t)warps * bytes > 48 * 1024 || n.seqs > 65535)
@@ -204,8 +217,8 @@ ap_status cu_seq_balance(struct cu_stream *s, const struct ap_seq_balance_args *
     balance_space p;
     AP_TRY(balance_memory(s, n, &p));
     const float *scores = (const float *)a->scores.data;
-    AP_LAUNCH(balance_count_kernel, dim3((unsigned)n.chunks, (unsigned)n.seqs), warps * AP_WARP, (size_t)warps * bytes, s->id,
-              scores, (const int32_t *)a->ids.data, p, n);
+    AP_LAUNCH(balance_count_kernel, dim3((unsigned)n.chunks, (unsigned)n.seqs), warps * AP_WARP, (size_t)warps * bytes,
+              s->id, scores, (const int32_t *)a->ids.data, p, n);
     AP_LAUNCH(balance_factor_kernel, dim3((unsigned)n.seqs), 256, (size_t)n.experts * 12, s->id, p, n);
     AP_LAUNCH(balance_grad_kernel, dim3((unsigned)ceil_div(rows, WARPS)), WARPS * AP_WARP, 0, s->id, scores, p.factor,
               (float *)a->dscores.data, n);

@@ -28,11 +28,11 @@ template <typename T> static ap_status embed_fwd_any(struct cu_stream *s, const 
     if (rows * h == 0)
         return AP_OK;
     if (h % V == 0 && aligned16(table) && aligned16(out))
-        AP_LAUNCH((embed_fwd_kernel<T, V>), dim3((unsigned)ceil_div(rows * (h / V), THREADS)), THREADS, 0, s->id, table, ids, out,
-                  rows, h);
+        AP_LAUNCH((embed_fwd_kernel<T, V>), dim3((unsigned)ceil_div(rows * (h / V), THREADS)), THREADS, 0, s->id, table,
+                  ids, out, rows, h);
     else
-        AP_LAUNCH((embed_fwd_kernel<T, 1>), dim3((unsigned)ceil_div(rows * h, THREADS)), THREADS, 0, s->id, table, ids, out,
-                  rows, h);
+        AP_LAUNCH((embed_fwd_kernel<T, 1>), dim3((unsigned)ceil_div(rows * h, THREADS)), THREADS, 0, s->id, table, ids,
+                  out, rows, h);
     return cu_launched("embed_fwd");
 }
 
@@ -96,16 +96,17 @@ ap_status cu_embed_bwd(struct cu_stream *s, const struct ap_embed_bwd_args *a)
     cudaError_t e = cudaMemsetAsync(follows, 0, (size_t)rows * sizeof(int32_t), s->id);
     if (e != cudaSuccess)
         return cu_failed("embed_bwd", e);
-    AP_LAUNCH(embed_link_kernel, dim3((unsigned)ceil_div(rows * AP_WARP, THREADS)), THREADS, 0, s->id, ids, next, follows, rows);
+    AP_LAUNCH(embed_link_kernel, dim3((unsigned)ceil_div(rows * AP_WARP, THREADS)), THREADS, 0, s->id, ids, next,
+              follows, rows);
     dim3 grid((unsigned)rows, (unsigned)ceil_div(h, THREADS));
     if (a->dout.dtype == AP_F32)
-        AP_LAUNCH((embed_bwd_kernel<float, float>), grid, THREADS, 0, s->id, (const float *)a->dout.data, ids, next, follows,
-                  (float *)a->dtable.data, h);
+        AP_LAUNCH((embed_bwd_kernel<float, float>), grid, THREADS, 0, s->id, (const float *)a->dout.data, ids, next,
+                  follows, (float *)a->dtable.data, h);
     else if (a->dtable.dtype == AP_F32)
-        AP_LAUNCH((embed_bwd_kernel<bf16, float>), grid, THREADS, 0, s->id, (const bf16 *)a->dout.data, ids, next, follows,
-                  (float *)a->dtable.data, h);
+        AP_LAUNCH((embed_bwd_kernel<bf16, float>), grid, THREADS, 0, s->id, (const bf16 *)a->dout.data, ids, next,
+                  follows, (float *)a->dtable.data, h);
     else
-        AP_LAUNCH((embed_bwd_kernel<bf16, bf16>), grid, THREADS, 0, s->id, (const bf16 *)a->dout.data, ids, next, follows,
-                  (bf16 *)a->dtable.data, h);
+        AP_LAUNCH((embed_bwd_kernel<bf16, bf16>), grid, THREADS, 0, s->id, (const bf16 *)a->dout.data, ids, next,
+                  follows, (bf16 *)a->dtable.data, h);
     return cu_launched("embed_bwd");
 }

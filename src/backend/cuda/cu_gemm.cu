@@ -25,10 +25,12 @@ struct gemm_plan {
     cublasLtMatmulDesc_t desc;
     cublasLtMatrixLayout_t a, b, c; /* a: first operand of cuBLASLt, our B */
     cublasLtMatmulAlgo_t algo;
-    bool usable;                    /* false: cuBLASLt has no algorithm, own kernels serve */
+    bool usable; /* false: cuBLASLt has no algorithm, own kernels serve */
 };
 
-struct cu_gemm_cache { struct gemm_plan *bucket[BUCKETS]; };
+struct cu_gemm_cache {
+    struct gemm_plan *bucket[BUCKETS];
+};
 
 ap_status cu_gemm_open(struct cu_device *dev)
 {
@@ -123,7 +125,8 @@ static cublasStatus_t set_preference(const gemm_key *k, cublasLtMatmulPreference
 {
     uint64_t space = CU_LT_SPACE;
     uint32_t a = (uint32_t)k->align_b, b = (uint32_t)k->align_a, c = (uint32_t)k->align_c;
-    cublasStatus_t st = cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &space, sizeof(space));
+    cublasStatus_t st =
+        cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &space, sizeof(space));
     if (st == CUBLAS_STATUS_SUCCESS)
         st = cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &a, sizeof(a));
     if (st == CUBLAS_STATUS_SUCCESS)
@@ -143,7 +146,8 @@ static void choose(const struct cu_device *dev, struct gemm_plan *p)
     if (cublasLtMatmulPreferenceCreate(&pref) != CUBLAS_STATUS_SUCCESS)
         return;
     if (set_preference(&p->key, pref) == CUBLAS_STATUS_SUCCESS &&
-        cublasLtMatmulAlgoGetHeuristic(dev->lt, p->desc, p->a, p->b, p->c, p->c, pref, 1, &result, &got) == CUBLAS_STATUS_SUCCESS &&
+        cublasLtMatmulAlgoGetHeuristic(dev->lt, p->desc, p->a, p->b, p->c, p->c, pref, 1, &result, &got) ==
+            CUBLAS_STATUS_SUCCESS &&
         got > 0 && result.state == CUBLAS_STATUS_SUCCESS) {
         p->algo = result.algo;
         p->usable = true;
@@ -203,18 +207,20 @@ ap_status cu_gemm(struct cu_stream *s, const struct ap_gemm_args *a)
     if (m == 0 || n == 0)
         return AP_OK;
     if (k == 0) {
-        cudaError_t e = a->accumulate ? cudaSuccess
-                                      : cudaMemsetAsync(a->c.data, 0, (size_t)(m * n) * ap_dtype_size(a->c.dtype), s->id);
+        cudaError_t e = a->accumulate
+                            ? cudaSuccess
+                            : cudaMemsetAsync(a->c.data, 0, (size_t)(m * n) * ap_dtype_size(a->c.dtype), s->id);
         return e == cudaSuccess ? AP_OK : cu_failed("gemm", e);
     }
     AP_TRY(plan_for(s->dev, a, &p));
     if (!p->usable)
         return own_gemm(s, a);
     float one = 1.0f, beta = a->accumulate ? 1.0f : 0.0f;
-    cublasStatus_t st = cublasLtMatmul(s->dev->lt, p->desc, &one, a->b.data, p->a, a->a.data, p->b, &beta, a->c.data, p->c,
-                                       a->c.data, p->c, &p->algo, s->lt_space, CU_LT_SPACE, s->id);
+    cublasStatus_t st = cublasLtMatmul(s->dev->lt, p->desc, &one, a->b.data, p->a, a->a.data, p->b, &beta, a->c.data,
+                                       p->c, a->c.data, p->c, &p->algo, s->lt_space, CU_LT_SPACE, s->id);
     if (st != CUBLAS_STATUS_SUCCESS) {
-        ap_error_log("cuda: product of %lld x %lld x %lld: cuBLASLt status %d", (long long)m, (long long)n, (long long)k, (int)st);
+        ap_error_log("cuda: product of %lld x %lld x %lld: cuBLASLt status %d", (long long)m, (long long)n,
+                     (long long)k, (int)st);
         return AP_ERR_ENV;
     }
     return cu_launched("gemm");

@@ -8,7 +8,10 @@
 #define THREADS 256
 #define WARPS   (THREADS / AP_WARP)
 
-struct loss_shape { int64_t rows, vocab; float weight; };
+struct loss_shape {
+    int64_t rows, vocab;
+    float weight;
+};
 
 /* Join (max, sum of exp relative to it) of two sets; -inf stands for an empty one. */
 static __device__ __forceinline__ void join(float *top, float *sum, float top2, float sum2)
@@ -20,9 +23,12 @@ static __device__ __forceinline__ void join(float *top, float *sum, float top2, 
     *top = high;
 }
 
-template <typename T, int V> static __device__ void row_statistics(const T *x, int64_t vocab, float *top_p, float *sum_p)
+template <typename T, int V>
+static __device__ void row_statistics(const T *x, int64_t vocab, float *top_p, float *sum_p)
 {
-    struct space { float top[WARPS], sum[WARPS]; };
+    struct space {
+        float top[WARPS], sum[WARPS];
+    };
     AP_SHARED(space, sh);
     float top = -INFINITY, sum = 0.0f;
     for (int64_t i = (int64_t)threadIdx.x * V; i < vocab; i += THREADS * V) {
@@ -59,7 +65,8 @@ template <typename T, int V> static __device__ void row_statistics(const T *x, i
 
 /* dlogits may be logits: every thread rewrites what it alone reads, after the target's logit was read. */
 template <typename T, int V>
-static __global__ void cross_entropy_kernel(const T *logits, const int32_t *targets, float *loss, T *dlogits, loss_shape n)
+static __global__ void cross_entropy_kernel(const T *logits, const int32_t *targets, float *loss, T *dlogits,
+                                            loss_shape n)
 {
     int64_t row = blockIdx.x;
     const T *x = logits + row * n.vocab;
@@ -95,9 +102,11 @@ template <typename T> static ap_status cross_entropy_any(struct cu_stream *s, co
     if (n.rows == 0)
         return AP_OK;
     if (n.vocab % V == 0 && aligned16(x) && aligned16(dx))
-        AP_LAUNCH((cross_entropy_kernel<T, V>), dim3((unsigned)n.rows), THREADS, 0, s->id, x, targets, (float *)a->loss.data, dx, n);
+        AP_LAUNCH((cross_entropy_kernel<T, V>), dim3((unsigned)n.rows), THREADS, 0, s->id, x, targets,
+                  (float *)a->loss.data, dx, n);
     else
-        AP_LAUNCH((cross_entropy_kernel<T, 1>), dim3((unsigned)n.rows), THREADS, 0, s->id, x, targets, (float *)a->loss.data, dx, n);
+        AP_LAUNCH((cross_entropy_kernel<T, 1>), dim3((unsigned)n.rows), THREADS, 0, s->id, x, targets,
+                  (float *)a->loss.data, dx, n);
     return cu_launched("cross_entropy");
 }
 

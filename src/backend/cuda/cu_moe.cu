@@ -59,8 +59,12 @@ static __global__ void plan_scan_kernel(int32_t *hist, int chunks, int experts, 
         offsets[experts] = before;
 }
 
-struct plan_shape { int experts, chosen; };
-struct plan_out { int32_t *row_of, *token_of; };
+struct plan_shape {
+    int experts, chosen;
+};
+struct plan_out {
+    int32_t *row_of, *token_of;
+};
 
 /* One warp per chunk; shared: i32 next row of each expert [E]. */
 static __global__ void plan_rank_kernel(const int32_t *ids, const int32_t *hist, const int32_t *offsets, plan_out out,
@@ -102,14 +106,18 @@ ap_status cu_moe_plan(struct cu_stream *s, const struct ap_moe_plan_args *a)
         return AP_ERR_UNSUPPORTED;
     AP_TRY(cu_scratch(s, (size_t)(chunks + 1) * bytes + 4, &mem));
     if (chunks > 0)
-        AP_LAUNCH(plan_count_kernel, dim3((unsigned)chunks), THREADS, bytes, s->id, ids, choices, n.experts, (int32_t *)mem);
+        AP_LAUNCH(plan_count_kernel, dim3((unsigned)chunks), THREADS, bytes, s->id, ids, choices, n.experts,
+                  (int32_t *)mem);
     AP_LAUNCH(plan_scan_kernel, dim3(1), THREADS, bytes, s->id, (int32_t *)mem, (int)chunks, n.experts, offsets);
     if (chunks > 0)
-        AP_LAUNCH(plan_rank_kernel, dim3((unsigned)chunks), AP_WARP, bytes, s->id, ids, (const int32_t *)mem, offsets, out, choices, n);
+        AP_LAUNCH(plan_rank_kernel, dim3((unsigned)chunks), AP_WARP, bytes, s->id, ids, (const int32_t *)mem, offsets,
+                  out, choices, n);
     return cu_launched("moe_plan");
 }
 
-struct move_shape { int64_t rows, h, chosen; };
+struct move_shape {
+    int64_t rows, h, chosen;
+};
 
 /* Thread: V columns of one row. */
 template <typename T, int V>
@@ -148,7 +156,11 @@ static __global__ void gather_kernel(const T *ys, const float *gates, const int3
     store<T, V>(out + t * n.h + col, p);
 }
 
-struct combine_in { const float *gates; const int32_t *row_of; float *dgates; };
+struct combine_in {
+    const float *gates;
+    const int32_t *row_of;
+    float *dgates;
+};
 
 /* One warp per choice (t,k): dys[row] = gate dout[t], dgates = dout[t] . ys[row]. */
 template <typename T, int V>
@@ -185,10 +197,11 @@ template <typename T> static ap_status dispatch_fwd(struct cu_stream *s, const s
     if (n.rows * n.h == 0)
         return AP_OK;
     if (n.h % V == 0 && aligned16(x) && aligned16(xs))
-        AP_LAUNCH((dispatch_fwd_kernel<T, V>), dim3((unsigned)ceil_div(n.rows * (n.h / V), THREADS)), THREADS, 0, s->id, x,
-                  token_of, xs, n);
+        AP_LAUNCH((dispatch_fwd_kernel<T, V>), dim3((unsigned)ceil_div(n.rows * (n.h / V), THREADS)), THREADS, 0, s->id,
+                  x, token_of, xs, n);
     else
-        AP_LAUNCH((dispatch_fwd_kernel<T, 1>), dim3((unsigned)ceil_div(n.rows * n.h, THREADS)), THREADS, 0, s->id, x, token_of, xs, n);
+        AP_LAUNCH((dispatch_fwd_kernel<T, 1>), dim3((unsigned)ceil_div(n.rows * n.h, THREADS)), THREADS, 0, s->id, x,
+                  token_of, xs, n);
     return cu_launched("moe_dispatch_fwd");
 }
 
@@ -200,7 +213,8 @@ ap_status cu_moe_dispatch_fwd(struct cu_stream *s, const struct ap_moe_dispatch_
 }
 
 template <typename T>
-static ap_status gather(struct cu_stream *s, const ap_tensor *ys, const ap_tensor *gates, const ap_tensor *row_of, const ap_tensor *out)
+static ap_status gather(struct cu_stream *s, const ap_tensor *ys, const ap_tensor *gates, const ap_tensor *row_of,
+                        const ap_tensor *out)
 {
     constexpr int V = pack_width<T>;
     move_shape n = {out->shape[0], out->shape[1], row_of->shape[1]};
@@ -211,9 +225,11 @@ static ap_status gather(struct cu_stream *s, const ap_tensor *ys, const ap_tenso
     if (n.rows * n.h == 0)
         return AP_OK;
     if (n.h % V == 0 && aligned16(y) && aligned16(o))
-        AP_LAUNCH((gather_kernel<T, V>), dim3((unsigned)ceil_div(n.rows * (n.h / V), THREADS)), THREADS, 0, s->id, y, g, rows, o, n);
+        AP_LAUNCH((gather_kernel<T, V>), dim3((unsigned)ceil_div(n.rows * (n.h / V), THREADS)), THREADS, 0, s->id, y, g,
+                  rows, o, n);
     else
-        AP_LAUNCH((gather_kernel<T, 1>), dim3((unsigned)ceil_div(n.rows * n.h, THREADS)), THREADS, 0, s->id, y, g, rows, o, n);
+        AP_LAUNCH((gather_kernel<T, 1>), dim3((unsigned)ceil_div(n.rows * n.h, THREADS)), THREADS, 0, s->id, y, g, rows,
+                  o, n);
     return cu_launched("moe gather");
 }
 

@@ -10,17 +10,24 @@
 #define LONG_THREADS 256  /* block size of the one-block-per-row variant */
 #define LONG_ROW     2048 /* elements from which a row gets a block */
 
-struct norm_shape { int64_t rows, d, x_stride, dx_stride; float eps; int accumulate; };
+struct norm_shape {
+    int64_t rows, d, x_stride, dx_stride;
+    float eps;
+    int accumulate;
+};
 
 template <int LANES> static __device__ __forceinline__ int64_t group_row(void)
 {
-    return LANES == AP_WARP ? (int64_t)blockIdx.x * (ROW_THREADS / AP_WARP) + threadIdx.x / AP_WARP : (int64_t)blockIdx.x;
+    return LANES == AP_WARP ? (int64_t)blockIdx.x * (ROW_THREADS / AP_WARP) + threadIdx.x / AP_WARP
+                            : (int64_t)blockIdx.x;
 }
 
 template <typename T, int V, int LANES>
 static __global__ void rmsnorm_fwd_kernel(const T *x, const T *w, T *y, float *rstd, norm_shape n)
 {
-    struct space { float sums[LONG_THREADS / AP_WARP]; };
+    struct space {
+        float sums[LONG_THREADS / AP_WARP];
+    };
     AP_SHARED(space, sh);
     int64_t row = group_row<LANES>();
     int lane = (int)threadIdx.x % LANES;
@@ -54,10 +61,11 @@ static void rmsnorm_fwd_launch(struct cu_stream *s, const struct ap_rmsnorm_fwd_
     T *y = (T *)a->y.data;
     float *rstd = (float *)a->rstd.data;
     if (n.d < LONG_ROW)
-        AP_LAUNCH((rmsnorm_fwd_kernel<T, V, AP_WARP>), dim3((unsigned)ceil_div(n.rows, ROW_THREADS / AP_WARP)), ROW_THREADS, 0,
-                  s->id, x, w, y, rstd, n);
+        AP_LAUNCH((rmsnorm_fwd_kernel<T, V, AP_WARP>), dim3((unsigned)ceil_div(n.rows, ROW_THREADS / AP_WARP)),
+                  ROW_THREADS, 0, s->id, x, w, y, rstd, n);
     else
-        AP_LAUNCH((rmsnorm_fwd_kernel<T, V, LONG_THREADS>), dim3((unsigned)n.rows), LONG_THREADS, 0, s->id, x, w, y, rstd, n);
+        AP_LAUNCH((rmsnorm_fwd_kernel<T, V, LONG_THREADS>), dim3((unsigned)n.rows), LONG_THREADS, 0, s->id, x, w, y,
+                  rstd, n);
 }
 
 template <typename T> static ap_status rmsnorm_fwd_any(struct cu_stream *s, const struct ap_rmsnorm_fwd_args *a)
@@ -84,7 +92,9 @@ ap_status cu_rmsnorm_fwd(struct cu_stream *s, const struct ap_rmsnorm_fwd_args *
 template <typename T, int V, int LANES>
 static __global__ void rmsnorm_dx_kernel(const T *dy, const T *x, const T *w, const float *rstd, T *dx, norm_shape n)
 {
-    struct space { float sums[LONG_THREADS / AP_WARP]; };
+    struct space {
+        float sums[LONG_THREADS / AP_WARP];
+    };
     AP_SHARED(space, sh);
     int64_t row = group_row<LANES>();
     int lane = (int)threadIdx.x % LANES;
@@ -120,10 +130,11 @@ static void rmsnorm_dx_launch(struct cu_stream *s, const struct ap_rmsnorm_bwd_a
     const float *rstd = (const float *)a->rstd.data;
     T *dx = (T *)a->dx.data;
     if (n.d < LONG_ROW)
-        AP_LAUNCH((rmsnorm_dx_kernel<T, V, AP_WARP>), dim3((unsigned)ceil_div(n.rows, ROW_THREADS / AP_WARP)), ROW_THREADS, 0,
-                  s->id, dy, x, w, rstd, dx, n);
+        AP_LAUNCH((rmsnorm_dx_kernel<T, V, AP_WARP>), dim3((unsigned)ceil_div(n.rows, ROW_THREADS / AP_WARP)),
+                  ROW_THREADS, 0, s->id, dy, x, w, rstd, dx, n);
     else
-        AP_LAUNCH((rmsnorm_dx_kernel<T, V, LONG_THREADS>), dim3((unsigned)n.rows), LONG_THREADS, 0, s->id, dy, x, w, rstd, dx, n);
+        AP_LAUNCH((rmsnorm_dx_kernel<T, V, LONG_THREADS>), dim3((unsigned)n.rows), LONG_THREADS, 0, s->id, dy, x, w,
+                  rstd, dx, n);
 }
 
 /* Partial column sums of dy x rstd: blocks of 32 column packs and 8 row lanes; part [chunks, d]. */
@@ -131,9 +142,12 @@ static void rmsnorm_dx_launch(struct cu_stream *s, const struct ap_rmsnorm_bwd_a
 #define DW_CHUNKS 128
 
 template <typename T, int V>
-static __global__ void rmsnorm_dw_kernel(const T *dy, const T *x, const float *rstd, float *part, norm_shape n, int64_t chunk)
+static __global__ void rmsnorm_dw_kernel(const T *dy, const T *x, const float *rstd, float *part, norm_shape n,
+                                         int64_t chunk)
 {
-    struct space { float sums[DW_ROWS][AP_WARP * V]; };
+    struct space {
+        float sums[DW_ROWS][AP_WARP * V];
+    };
     AP_SHARED(space, sh);
     int64_t col = ((int64_t)blockIdx.x * AP_WARP + threadIdx.x) * V;
     int64_t first = (int64_t)blockIdx.y * chunk, last = first + chunk < n.rows ? first + chunk : n.rows;
@@ -181,13 +195,16 @@ static ap_status rmsnorm_dw(struct cu_stream *s, const struct ap_rmsnorm_bwd_arg
     int64_t chunk = ceil_div(n.rows, chunks);
     void *part;
     AP_TRY(cu_scratch(s, (size_t)(chunks * n.d) * sizeof(float), &part));
-    AP_LAUNCH((rmsnorm_dw_kernel<T, V>), dim3((unsigned)ceil_div(n.d, AP_WARP * V), (unsigned)chunks), dim3(AP_WARP, DW_ROWS), 0,
-              s->id, (const T *)a->dy.data, (const T *)a->x.data, (const float *)a->rstd.data, (float *)part, n, chunk);
+    AP_LAUNCH((rmsnorm_dw_kernel<T, V>), dim3((unsigned)ceil_div(n.d, AP_WARP * V), (unsigned)chunks),
+              dim3(AP_WARP, DW_ROWS), 0, s->id, (const T *)a->dy.data, (const T *)a->x.data,
+              (const float *)a->rstd.data, (float *)part, n, chunk);
     dim3 grid((unsigned)ceil_div(n.d, 256));
     if (a->dw.dtype == AP_F32)
-        AP_LAUNCH((rmsnorm_dw_join_kernel<float>), grid, 256, 0, s->id, (const float *)part, (float *)a->dw.data, n.d, (int)chunks);
+        AP_LAUNCH((rmsnorm_dw_join_kernel<float>), grid, 256, 0, s->id, (const float *)part, (float *)a->dw.data, n.d,
+                  (int)chunks);
     else
-        AP_LAUNCH((rmsnorm_dw_join_kernel<bf16>), grid, 256, 0, s->id, (const float *)part, (bf16 *)a->dw.data, n.d, (int)chunks);
+        AP_LAUNCH((rmsnorm_dw_join_kernel<bf16>), grid, 256, 0, s->id, (const float *)part, (bf16 *)a->dw.data, n.d,
+                  (int)chunks);
     return AP_OK;
 }
 

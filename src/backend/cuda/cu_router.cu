@@ -68,7 +68,10 @@ static __device__ void limit_groups(const route_shape &n, double *c, double *gro
     __syncwarp();
 }
 
-struct route_out { float *scores, *gates; int32_t *ids, *counts; };
+struct route_out {
+    float *scores, *gates;
+    int32_t *ids, *counts;
+};
 
 /* The marked experts in ascending order, with their gates. */
 static __device__ void write_choice(const route_shape &n, const float *scores, const unsigned char *taken, int64_t t,
@@ -119,9 +122,16 @@ static __global__ void router_fwd_kernel(const T *logits, const float *bias, rou
 
 ap_status cu_router_fwd(struct cu_stream *s, const struct ap_router_fwd_args *a)
 {
-    route_shape n = {a->logits.shape[0], (int)a->logits.shape[1], (int)a->ids.shape[1], a->kind, a->groups > 1 ? a->groups : 1,
-                     a->groups_kept, a->norm_topk, a->scaling};
-    route_out out = {(float *)a->scores.data, (float *)a->gates.data, (int32_t *)a->ids.data, (int32_t *)a->counts.data};
+    route_shape n = {a->logits.shape[0],
+                     (int)a->logits.shape[1],
+                     (int)a->ids.shape[1],
+                     a->kind,
+                     a->groups > 1 ? a->groups : 1,
+                     a->groups_kept,
+                     a->norm_topk,
+                     a->scaling};
+    route_out out = {(float *)a->scores.data, (float *)a->gates.data, (int32_t *)a->ids.data,
+                     (int32_t *)a->counts.data};
     const float *bias = (const float *)a->bias.data;
     size_t bytes = WARPS * route_bytes(n.experts, n.groups);
     if ((a->logits.dtype != AP_F32 && a->logits.dtype != AP_BF16) || bytes > 48 * 1024)
@@ -133,13 +143,18 @@ ap_status cu_router_fwd(struct cu_stream *s, const struct ap_router_fwd_args *a)
         return AP_OK;
     dim3 grid((unsigned)ceil_div(n.rows, WARPS));
     if (a->logits.dtype == AP_F32)
-        AP_LAUNCH((router_fwd_kernel<float>), grid, WARPS * AP_WARP, bytes, s->id, (const float *)a->logits.data, bias, out, n);
+        AP_LAUNCH((router_fwd_kernel<float>), grid, WARPS * AP_WARP, bytes, s->id, (const float *)a->logits.data, bias,
+                  out, n);
     else
-        AP_LAUNCH((router_fwd_kernel<bf16>), grid, WARPS * AP_WARP, bytes, s->id, (const bf16 *)a->logits.data, bias, out, n);
+        AP_LAUNCH((router_fwd_kernel<bf16>), grid, WARPS * AP_WARP, bytes, s->id, (const bf16 *)a->logits.data, bias,
+                  out, n);
     return cu_launched("router_fwd");
 }
 
-struct route_in { const float *scores, *dgates, *extra; const int32_t *ids; };
+struct route_in {
+    const float *scores, *dgates, *extra;
+    const int32_t *ids;
+};
 
 /* With normalisation g_k = c s_k / S, S = sum of the chosen s + 1e-20: ds_k = c (dg_k - sum_j dg_j s_j / S) / S. */
 template <typename T> static __global__ void router_bwd_kernel(route_in in, T *dlogits, route_shape n)
@@ -179,7 +194,8 @@ template <typename T> static __global__ void router_bwd_kernel(route_in in, T *d
 
 ap_status cu_router_bwd(struct cu_stream *s, const struct ap_router_bwd_args *a)
 {
-    route_shape n = {a->dlogits.shape[0], (int)a->dlogits.shape[1], (int)a->ids.shape[1], a->kind, 1, 1, a->norm_topk, a->scaling};
+    route_shape n = {a->dlogits.shape[0], (int)a->dlogits.shape[1], (int)a->ids.shape[1], a->kind, 1, 1, a->norm_topk,
+                     a->scaling};
     route_in in = {(const float *)a->scores.data, (const float *)a->dgates.data, (const float *)a->dscores_extra.data,
                    (const int32_t *)a->ids.data};
     size_t bytes = WARPS * (size_t)n.experts * sizeof(double);

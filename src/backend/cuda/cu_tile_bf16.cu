@@ -72,7 +72,8 @@ static __device__ __forceinline__ void multiply(const bf16 *a, const bf16 *b, in
     }
 }
 
-template <bool TA, bool TB> static __device__ __forceinline__ void run_mma(const mma_view &v, float d[WM / 16][WN / 8][4])
+template <bool TA, bool TB>
+static __device__ __forceinline__ void run_mma(const mma_view &v, float d[WM / 16][WN / 8][4])
 {
     AP_SHARED_DYN(space);
     constexpr int A = operand<BM, !TA>::size, B = operand<BN, TB>::size;
@@ -97,7 +98,11 @@ template <bool TA, bool TB> static __device__ __forceinline__ void run_mma(const
     }
 }
 
-struct mma_out { void *c; int64_t rows, cols, ldc; int accumulate, f32; };
+struct mma_out {
+    void *c;
+    int64_t rows, cols, ldc;
+    int accumulate, f32;
+};
 
 static __device__ __forceinline__ void put(const mma_out &o, int64_t row, int64_t col, float x)
 {
@@ -136,12 +141,21 @@ template <bool TB> static __global__ void __launch_bounds__(THREADS) rows_mma_ke
         return;
     int64_t n0 = (int64_t)blockIdx.x * BN, row = p.first + p.row;
     const bf16 *b = (const bf16 *)t.b + p.group * t.stride;
-    mma_view v = {(const bf16 *)t.a + row * t.k, b + n0 * (TB ? t.k : 1), p.count - p.row, t.n - n0, t.k, t.k,
-                  TB ? t.k : t.n, (vec & 1) != 0, (vec & 2) != 0};
+    mma_view v = {(const bf16 *)t.a + row * t.k,
+                  b + n0 * (TB ? t.k : 1),
+                  p.count - p.row,
+                  t.n - n0,
+                  t.k,
+                  t.k,
+                  TB ? t.k : t.n,
+                  (vec & 1) != 0,
+                  (vec & 2) != 0};
     float d[WM / 16][WN / 8][4] = {};
     run_mma<false, TB>(v, d);
     int64_t at = row * t.n + n0;
-    write_out({t.out_f32 ? (void *)((float *)t.c + at) : (void *)((bf16 *)t.c + at), v.rows, v.cols, t.n, t.accumulate, t.out_f32}, d);
+    write_out({t.out_f32 ? (void *)((float *)t.c + at) : (void *)((bf16 *)t.c + at), v.rows, v.cols, t.n, t.accumulate,
+               t.out_f32},
+              d);
 }
 
 /* Sums over the rows of a group: block (n tile, m tile, group). */
@@ -152,12 +166,21 @@ template <bool TB> static __global__ void __launch_bounds__(THREADS) cols_mma_ke
     if (first == last && t.accumulate)
         return;
     const bf16 *b = (const bf16 *)t.b;
-    mma_view v = {(const bf16 *)t.a + first * t.m + m0, TB ? b + n0 * t.k : b + first * t.n + n0, t.m - m0, t.n - n0,
-                  last - first, t.m, TB ? t.k : t.n, (vec & 1) != 0, (vec & 2) != 0};
+    mma_view v = {(const bf16 *)t.a + first * t.m + m0,
+                  TB ? b + n0 * t.k : b + first * t.n + n0,
+                  t.m - m0,
+                  t.n - n0,
+                  last - first,
+                  t.m,
+                  TB ? t.k : t.n,
+                  (vec & 1) != 0,
+                  (vec & 2) != 0};
     float d[WM / 16][WN / 8][4] = {};
     run_mma<true, TB>(v, d);
     int64_t at = blockIdx.z * t.stride + m0 * t.n + n0;
-    write_out({t.out_f32 ? (void *)((float *)t.c + at) : (void *)((bf16 *)t.c + at), v.rows, v.cols, t.n, t.accumulate, t.out_f32}, d);
+    write_out({t.out_f32 ? (void *)((float *)t.c + at) : (void *)((bf16 *)t.c + at), v.rows, v.cols, t.n, t.accumulate,
+               t.out_f32},
+              d);
 }
 
 template <bool TA, bool TB> static ap_status launch(struct cu_stream *s, const struct cu_tile_args *t, int vec)
@@ -180,7 +203,8 @@ ap_status cu_tile_bf16(struct cu_stream *s, const struct cu_tile_args *t)
     /* Rows of an operand in memory: A [m][k] or [k][m], B [n][k] or [k][n]. */
     int64_t row_a = t->trans_a ? t->m : t->k, row_b = t->trans_b ? t->k : t->n;
     bool vec_a = aligned16(t->a) && row_a % 8 == 0;
-    bool vec_b = aligned16(t->b) && row_b % 8 == 0 && (t->trans_a || t->stride % 8 == 0); /* trans_a: the stride is C's */
+    bool vec_b =
+        aligned16(t->b) && row_b % 8 == 0 && (t->trans_a || t->stride % 8 == 0); /* trans_a: the stride is C's */
     int vec = (vec_a ? 1 : 0) | (vec_b ? 2 : 0);
     if (ceil_div(t->m, BM) + t->groups > 65535 || (t->offsets && t->trans_a && t->trans_b))
         return AP_ERR_UNSUPPORTED;

@@ -10,7 +10,9 @@
 #define BN      64
 #define BK      16
 
-struct tile_space { float a[BK][BM + 4], b[BK][BN + 4]; };
+struct tile_space {
+    float a[BK][BM + 4], b[BK][BN + 4];
+};
 
 /* Element (r, k) of a BR x BK panel: neighbours in memory go to neighbouring threads. */
 template <int BR, bool K_FAST> struct panel {
@@ -109,8 +111,17 @@ template <bool TB> static __global__ void __launch_bounds__(THREADS) rows_kernel
         return;
     int64_t n0 = (int64_t)blockIdx.x * BN, row = p.first + p.row;
     const float *b = (const float *)t.b + p.group * t.stride;
-    tile_view v = {(const float *)t.a + row * t.k, b + n0 * (TB ? t.k : 1), (float *)t.c + row * t.n + n0,
-                   p.count - p.row, t.n - n0, t.k, t.k, 1, TB ? t.k : 1, TB ? 1 : t.n, t.n};
+    tile_view v = {(const float *)t.a + row * t.k,
+                   b + n0 * (TB ? t.k : 1),
+                   (float *)t.c + row * t.n + n0,
+                   p.count - p.row,
+                   t.n - n0,
+                   t.k,
+                   t.k,
+                   1,
+                   TB ? t.k : 1,
+                   TB ? 1 : t.n,
+                   t.n};
     run_tile<false, TB>(v, t.accumulate);
 }
 
@@ -122,9 +133,17 @@ template <bool TB> static __global__ void __launch_bounds__(THREADS) cols_kernel
     if (first == last && t.accumulate)
         return;
     const float *b = (const float *)t.b;
-    tile_view v = {(const float *)t.a + first * t.m + m0, TB ? b + n0 * t.k : b + first * t.n + n0,
-                   (float *)t.c + blockIdx.z * t.stride + m0 * t.n + n0, t.m - m0, t.n - n0, last - first,
-                   1, t.m, TB ? t.k : 1, TB ? 1 : t.n, t.n};
+    tile_view v = {(const float *)t.a + first * t.m + m0,
+                   TB ? b + n0 * t.k : b + first * t.n + n0,
+                   (float *)t.c + blockIdx.z * t.stride + m0 * t.n + n0,
+                   t.m - m0,
+                   t.n - n0,
+                   last - first,
+                   1,
+                   t.m,
+                   TB ? t.k : 1,
+                   TB ? 1 : t.n,
+                   t.n};
     run_tile<true, TB>(v, t.accumulate);
 }
 

@@ -85,15 +85,42 @@ ap_status cu_scale(struct cu_stream *s, const struct ap_scale_args *a)
 }
 
 /* Conversions; f64 takes part here and nowhere else. */
-static __device__ __forceinline__ void convert(float x, float *y) { *y = x; }
-static __device__ __forceinline__ void convert(float x, double *y) { *y = (double)x; }
-static __device__ __forceinline__ void convert(float x, bf16 *y) { *y = from_float<bf16>(x); }
-static __device__ __forceinline__ void convert(double x, float *y) { *y = (float)x; }
-static __device__ __forceinline__ void convert(double x, double *y) { *y = x; }
-static __device__ __forceinline__ void convert(double x, bf16 *y) { *y = from_float<bf16>((float)x); }
-static __device__ __forceinline__ void convert(bf16 x, float *y) { *y = to_float(x); }
-static __device__ __forceinline__ void convert(bf16 x, double *y) { *y = (double)to_float(x); }
-static __device__ __forceinline__ void convert(bf16 x, bf16 *y) { *y = x; }
+static __device__ __forceinline__ void convert(float x, float *y)
+{
+    *y = x;
+}
+static __device__ __forceinline__ void convert(float x, double *y)
+{
+    *y = (double)x;
+}
+static __device__ __forceinline__ void convert(float x, bf16 *y)
+{
+    *y = from_float<bf16>(x);
+}
+static __device__ __forceinline__ void convert(double x, float *y)
+{
+    *y = (float)x;
+}
+static __device__ __forceinline__ void convert(double x, double *y)
+{
+    *y = x;
+}
+static __device__ __forceinline__ void convert(double x, bf16 *y)
+{
+    *y = from_float<bf16>((float)x);
+}
+static __device__ __forceinline__ void convert(bf16 x, float *y)
+{
+    *y = to_float(x);
+}
+static __device__ __forceinline__ void convert(bf16 x, double *y)
+{
+    *y = (double)to_float(x);
+}
+static __device__ __forceinline__ void convert(bf16 x, bf16 *y)
+{
+    *y = x;
+}
 
 /* Each thread converts V neighbours; V > 1 only when both sides are whole, aligned packs. */
 template <typename S, typename D, int V> static __global__ void cast_kernel(const S *src, D *dst, int64_t n)
@@ -101,8 +128,12 @@ template <typename S, typename D, int V> static __global__ void cast_kernel(cons
     int64_t i = thread_index() * V;
     if (i >= n)
         return;
-    struct alignas(sizeof(S) * V) in { S v[V]; };
-    struct alignas(sizeof(D) * V) out { D v[V]; };
+    struct alignas(sizeof(S) * V) in {
+        S v[V];
+    };
+    struct alignas(sizeof(D) * V) out {
+        D v[V];
+    };
     in x = *reinterpret_cast<const in *>(src + i);
     out y;
 #pragma unroll
@@ -147,7 +178,8 @@ static __device__ __forceinline__ float sigmoid(float x)
 }
 
 /* One thread: V neighbours of one row. cols = width / V. */
-template <typename T, int V> static __global__ void swiglu_fwd_kernel(const T *gate_up, T *y, int64_t rows, int64_t width)
+template <typename T, int V>
+static __global__ void swiglu_fwd_kernel(const T *gate_up, T *y, int64_t rows, int64_t width)
 {
     int64_t i = thread_index(), cols = width / V;
     if (i >= rows * cols)
@@ -191,7 +223,8 @@ static __global__ void swiglu_bwd_kernel(const T *dy, const T *gate_up, T *out, 
     if (i >= rows * cols)
         return;
     int64_t row = i / cols, col = i % cols * V, at = row * 2 * width + col;
-    pack<T, V> g = load<T, V>(gate_up + at), u = load<T, V>(gate_up + at + width), d = load<T, V>(dy + row * width + col);
+    pack<T, V> g = load<T, V>(gate_up + at), u = load<T, V>(gate_up + at + width),
+               d = load<T, V>(dy + row * width + col);
 #pragma unroll
     for (int j = 0; j < V; j++) {
         float x = to_float(g.v[j]), sig = sigmoid(x), grad = to_float(d.v[j]);
@@ -224,7 +257,10 @@ ap_status cu_swiglu_bwd(struct cu_stream *s, const struct ap_swiglu_bwd_args *a)
     return a->dy.dtype == AP_BF16 ? swiglu_bwd_any<bf16>(s, a) : AP_ERR_UNSUPPORTED;
 }
 
-struct rope_shape { int64_t rows, heads, width, half, stride; float sign; };
+struct rope_shape {
+    int64_t rows, heads, width, half, stride;
+    float sign;
+};
 
 /* One thread: one pair of one head of one token. */
 template <typename T>
@@ -260,7 +296,10 @@ ap_status cu_rope(struct cu_stream *s, const struct ap_rope_args *a)
     return cu_launched("rope");
 }
 
-struct cols_shape { int64_t rows, cols, src_width, dst_width, src_col, dst_col; int accumulate; };
+struct cols_shape {
+    int64_t rows, cols, src_width, dst_width, src_col, dst_col;
+    int accumulate;
+};
 
 template <typename T, int V> static __global__ void split_cols_kernel(const T *src, T *dst, cols_shape n)
 {

@@ -4,10 +4,20 @@
 
 #include <vector>
 
-struct emu_lt { int unused; };
-struct emu_lt_desc { int trans_a, trans_b; };
-struct emu_lt_layout { cudaDataType_t type; uint64_t rows, cols; int64_t ld; };
-struct emu_lt_pref { uint32_t align[4]; };
+struct emu_lt {
+    int unused;
+};
+struct emu_lt_desc {
+    int trans_a, trans_b;
+};
+struct emu_lt_layout {
+    cudaDataType_t type;
+    uint64_t rows, cols;
+    int64_t ld;
+};
+struct emu_lt_pref {
+    uint32_t align[4];
+};
 
 cublasStatus_t cublasLtCreate(cublasLtHandle_t *h)
 {
@@ -120,8 +130,7 @@ static void store(void *m, const emu_lt_layout *l, uint64_t row, uint64_t col, f
         return;
     }
     unsigned u = __float_as_uint(value);
-    static_cast<uint16_t *>(m)[at] =
-        value != value ? 0x7fff : (uint16_t)((u + 0x7fffu + (u >> 16 & 1u)) >> 16);
+    static_cast<uint16_t *>(m)[at] = value != value ? 0x7fff : (uint16_t)((u + 0x7fffu + (u >> 16 & 1u)) >> 16);
 }
 
 /* op(X) as [rows of op][cols of op] of floats, row-major. */

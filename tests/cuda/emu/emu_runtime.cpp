@@ -11,9 +11,12 @@
 #define SMEM_OPTIN   232448 /* Hopper: 227 KiB */
 #define MAX_DEVICES  2
 
-struct emu_stream_st { int device; };
+struct emu_stream_st {
+    int device;
+};
 
-namespace {
+namespace
+{
 
 struct runtime {
     std::map<char *, size_t> live;
@@ -69,7 +72,8 @@ void emu_check_guards(const char *kernel)
 {
     for (const auto &a : R.live) {
         for (size_t i = 0; i < GUARD; i++) {
-            if ((unsigned char)a.first[-1 - (long)i] != GUARD_BYTE || (unsigned char)a.first[a.second + i] != GUARD_BYTE) {
+            if ((unsigned char)a.first[-1 - (long)i] != GUARD_BYTE ||
+                (unsigned char)a.first[a.second + i] != GUARD_BYTE) {
                 fprintf(stderr, "emu: kernel %s wrote outside of an allocation of %zu bytes\n", kernel, a.second);
                 exit(70);
             }
@@ -127,8 +131,8 @@ cudaError_t cudaSetDevice(int device)
 cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attr, int device)
 {
     (void)device;
-    *value = attr == cudaDevAttrMultiProcessorCount          ? 8
-             : attr == cudaDevAttrComputeCapabilityMajor      ? 9
+    *value = attr == cudaDevAttrMultiProcessorCount            ? 8
+             : attr == cudaDevAttrComputeCapabilityMajor       ? 9
              : attr == cudaDevAttrMaxSharedMemoryPerBlockOptin ? SMEM_OPTIN
                                                                : 0;
     return cudaSuccess;

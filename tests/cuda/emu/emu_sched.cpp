@@ -20,11 +20,17 @@
 uint3 emu_thread_idx, emu_block_idx;
 dim3 emu_block_dim, emu_grid_dim;
 
-namespace {
+namespace
+{
 
 enum state { READY, AT_WARP, AT_BLOCK, DONE };
 
-struct copy { void *dst; const void *src; int size, valid; long group; };
+struct copy {
+    void *dst;
+    const void *src;
+    int size, valid;
+    long group;
+};
 
 struct fibre {
     ucontext_t context;
@@ -64,8 +70,9 @@ machine M;
 
 [[noreturn]] void fail(const char *what)
 {
-    fprintf(stderr, "emu: kernel %s, block %u %u %u, thread %u %u %u: %s\n", M.kernel ? M.kernel : "none", emu_block_idx.x,
-            emu_block_idx.y, emu_block_idx.z, emu_thread_idx.x, emu_thread_idx.y, emu_thread_idx.z, what);
+    fprintf(stderr, "emu: kernel %s, block %u %u %u, thread %u %u %u: %s\n", M.kernel ? M.kernel : "none",
+            emu_block_idx.x, emu_block_idx.y, emu_block_idx.z, emu_thread_idx.x, emu_thread_idx.y, emu_thread_idx.z,
+            what);
     exit(70);
 }
 
@@ -143,7 +150,8 @@ void run_warp(int w)
             fail("the mask of a warp-wide operation is not the set of live lanes");
         M.warps[(size_t)w].phase++;
         for (int i = 0; i < count; i++)
-            M.fibres[(size_t)(first + i)]->st = M.fibres[(size_t)(first + i)]->st == AT_WARP ? READY : M.fibres[(size_t)(first + i)]->st;
+            M.fibres[(size_t)(first + i)]->st =
+                M.fibres[(size_t)(first + i)]->st == AT_WARP ? READY : M.fibres[(size_t)(first + i)]->st;
     }
 }
 
@@ -306,7 +314,9 @@ static float half_of(unsigned reg, int high)
 /* Layouts of mma.m16n8k16 (PTX ISA, "Matrix Fragments for mma.m16n8k16 with floating point type"). */
 void emu_mma_bf16(float d[4], const unsigned a[4], const unsigned b[2])
 {
-    struct { unsigned a[4], b[2]; } mine;
+    struct {
+        unsigned a[4], b[2];
+    } mine;
     memcpy(mine.a, a, sizeof(mine.a));
     memcpy(mine.b, b, sizeof(mine.b));
     const unsigned char(*slot)[EMU_SLOT] = emu_exchange(EMU_OP_MMA, 0xffffffffu, &mine, sizeof(mine));
@@ -349,8 +359,8 @@ void emu_ldmatrix(unsigned *out, int count, int trans, const void *row)
 static void check_limits(dim3 grid, dim3 block, size_t smem, const void *kernel, cudaError_t *error)
 {
     uint64_t threads = (uint64_t)block.x * block.y * block.z;
-    if (threads == 0 || threads > MAX_THREADS || block.z > 64 || !grid.x || !grid.y || !grid.z || grid.x > 0x7fffffffu ||
-        grid.y > 65535 || grid.z > 65535)
+    if (threads == 0 || threads > MAX_THREADS || block.z > 64 || !grid.x || !grid.y || !grid.z ||
+        grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535)
         *error = cudaErrorInvalidConfiguration;
     else if (smem > emu_dynamic_limit(kernel))
         *error = cudaErrorInvalidValue;
