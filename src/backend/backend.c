@@ -118,19 +118,24 @@ static ap_status open_named(const char *name, int device, struct ap_pool *pool, 
     return AP_OK;
 }
 
+const char *ap_backend_auto(int device)
+{
+    struct ap_backend *be = NULL;
+    struct ap_error why = {0};
+    if (!ap_backend_plugin_likely("cuda"))
+        return "cpu";
+    if (open_named("cuda", device, NULL, &be, &why) == AP_OK) {
+        ap_backend_close(be);
+        return "cuda";
+    }
+    ap_info("backend auto takes cpu: %s", why.text);
+    return "cpu";
+}
+
 ap_status ap_backend_open(const char *name, int device, struct ap_pool *pool, struct ap_backend **be_p,
                           struct ap_error *err)
 {
-    if (name && strcmp(name, "auto") != 0)
-        return open_named(name, device, pool, be_p, err);
-    if (ap_backend_plugin_likely("cuda")) {
-        struct ap_error why = {0};
-        ap_status status = open_named("cuda", device, pool, be_p, &why);
-        if (status == AP_OK)
-            return AP_OK;
-        ap_info("backend auto takes cpu: %s", why.text);
-    }
-    return open_named("cpu", device, pool, be_p, err);
+    return open_named(name && strcmp(name, "auto") != 0 ? name : ap_backend_auto(device), device, pool, be_p, err);
 }
 
 void ap_backend_close(struct ap_backend *be)

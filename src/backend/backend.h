@@ -12,7 +12,7 @@
 #include "base/pool.h"
 #include "base/status.h"
 
-#define AP_BACKEND_ABI 1
+#define AP_BACKEND_ABI 2
 
 struct ap_backend;
 struct ap_trace;  /* base/trace.h */
@@ -71,6 +71,8 @@ struct ap_stream {
  * device: number of the GPU. pool is borrowed and must outlive it. */
 ap_status ap_backend_open(const char *name, int device, struct ap_pool *pool, struct ap_backend **be_p,
                           struct ap_error *err);
+/* What "auto" is for this device: "cuda" or "cpu" (static). Tries to open it; the same notice. */
+const char *ap_backend_auto(int device);
 /* NULL is fine. All memory of the backend must have been released. */
 void ap_backend_close(struct ap_backend *be);
 /* Names compiled in, NULL-terminated: static storage. */

@@ -5,7 +5,7 @@ noinst_LTLIBRARIES += src/backend/libap_backend.la
 src_backend_libap_backend_la_SOURCES = \
 	src/backend/arena.c src/backend/arena.h \
 	src/backend/backend.c src/backend/backend.h \
-	src/backend/ops.h src/backend/ops_check.c src/backend/ops_check.h \
+	src/backend/adamw_segments.h src/backend/ops.h src/backend/ops_check.c src/backend/ops_check.h \
 	src/backend/cost.c src/backend/cost.h src/backend/record.c src/backend/record.h \
 	src/backend/operands.c src/backend/operands.h \
 	src/backend/plugin.c src/backend/plugin.h \

@@ -238,11 +238,19 @@ struct ap_sumsq_args {
 /* One AdamW step, out of place (shadow buffers; *_new may equal the old memory), decoupled decay:
  * g = grad_scale * g; m' = b1 m + (1-b1) g; v' = b2 v + (1-b2) g^2;
  * w' = w (1 - lr wd) - lr (m'/(1-b1^t)) / (sqrt(v'/(1-b2^t)) + eps). Loshchilov & Hutter 2019, alg. 2.
- * w, g, m, v and the outputs: f32 or f64 [n]. w_bf16: optional bf16 copy of w'. */
+ * w, g, m, v and the outputs: f32 or f64 [n]. w_bf16: optional bf16 copy of w'.
+ * segments (host memory, borrowed for the call; ascending, disjoint, within n): only these elements, with decay where
+ * a segment says so; nothing else is written. NULL: all n, with decay. */
+struct ap_adamw_segment {
+    int64_t begin, count;
+    int decay;
+};
 struct ap_adamw_args {
     ap_tensor w, g, m, v, w_new, m_new, v_new, w_bf16;
     double lr, beta1, beta2, eps, weight_decay, grad_scale;
     int64_t step; /* t, from 1 */
+    const struct ap_adamw_segment *segments;
+    int64_t segment_count;
 };
 
 #endif

@@ -353,5 +353,11 @@ ap_status ap_check_adamw(const struct ap_adamw_args *a)
     NEED("adamw", vec(&a->g, t, n) && vec(&a->m, t, n) && vec(&a->v, t, n));
     NEED("adamw", vec(&a->w_new, t, n) && vec(&a->m_new, t, n) && vec(&a->v_new, t, n));
     NEED("adamw", absent(&a->w_bf16) || vec(&a->w_bf16, AP_BF16, n));
+    int64_t end = 0;
+    for (int64_t i = 0; a->segments && i < a->segment_count; i++) {
+        const struct ap_adamw_segment *part = &a->segments[i];
+        NEED("adamw", part->begin >= end && part->count >= 0 && part->count <= n - part->begin);
+        end = part->begin + part->count;
+    }
     return AP_OK;
 }

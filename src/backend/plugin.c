@@ -58,8 +58,9 @@ static int find_file(const char *name, char *path, size_t size)
 
 int ap_backend_plugin_likely(const char *name)
 {
-    /* The driver's control node; the one of Windows' Linux subsystem. */
-    return strcmp(name, "cuda") != 0 || access("/dev/nvidiactl", F_OK) == 0 || access("/dev/dxg", F_OK) == 0;
+    /* The driver's control node; the one of Windows' Linux subsystem; a folder that the user names. */
+    return strcmp(name, "cuda") != 0 || access("/dev/nvidiactl", F_OK) == 0 || access("/dev/dxg", F_OK) == 0 ||
+           getenv("ANTIPODE_PLUGINDIR");
 }
 
 static ap_status check(const char *name, const char *path, const struct ap_backend_ops *vt, struct ap_error *err)

@@ -13,7 +13,8 @@ typedef const struct ap_backend_ops *ap_backend_plugin_fn(void);
  * near it, the configured folder. *vt_p stays valid for the life of the process (plug-ins are not closed).
  * AP_ERR_NOTFOUND: there is no such file; AP_ERR_ENV: it does not load or is of another age. */
 ap_status ap_backend_plugin_open(const char *name, const struct ap_backend_ops **vt_p, struct ap_error *err);
-/* 0 when this machine shows no sign of an NVIDIA device, so that loading the plug-in is pointless. */
+/* 0 when this machine shows no sign of an NVIDIA device and no $ANTIPODE_PLUGINDIR is set, so that loading the plug-in
+ * is pointless. */
 int ap_backend_plugin_likely(const char *name);
 
 #endif

@@ -58,9 +58,9 @@ static const struct ap_option options[] = {
      .offset = AT(backend),
      .fallback = "auto",
      .choices = "auto|cpu|onednn|cuda|reference",
-     .doc = "What computes: cpu is the fast one (onednn the same with every product by oneDNN), cuda a GPU, reference "
-            "the plain "
-            "one that serves as the measure."},
+     .doc = "What computes: cpu is the fast one (onednn the same with every product by oneDNN), cuda a GPU for each "
+            "rank, reference the plain one that serves as the measure; auto is cuda where every rank has a GPU, else "
+            "cpu."},
     {.key = "threads",
      .kind = AP_OPT_INT,
      .offset = AT(threads),

@@ -12,11 +12,6 @@
 
 /* A run of flat elements that share the weight-decay flag. Gaps between tensors are zero in every buffer and
  * stay zero under AdamW, so a run may span them. */
-struct run {
-    int64_t begin, count;
-    int decay;
-};
-
 struct ap_optimizer {
     struct ap_optimizer_options opt;
     ap_dtype full;                   /* type of state and gradients */
@@ -28,8 +23,8 @@ struct ap_optimizer {
     double *sums;                    /* host [chunk_count] */
     void *sums_dev;                  /* backend f64 [own chunks] */
     struct ap_gatherer *gatherer;
-    struct run *runs;
-    int64_t run_count;
+    struct ap_adamw_segment *segments; /* of the own shard, which begins at element 0 of them */
+    int64_t segment_count;
     int now;           /* index of the committed copies */
     int64_t w_begin;   /* first element of w: 0, or that of the own shard where a bf16 copy is gathered */
     void *w[2];        /* backend [flat], or [end - begin] */
@@ -71,21 +66,22 @@ static ap_status make_map(struct ap_optimizer *o)
     return AP_OK;
 }
 
-static ap_status make_runs(struct ap_optimizer *o)
+static ap_status make_segments(struct ap_optimizer *o)
 {
     const struct ap_params *p = o->opt.params;
     int64_t most = o->chunk_last - o->chunk_first;
-    o->runs = calloc((size_t)(most > 0 ? most : 1), sizeof(*o->runs));
-    if (!o->runs)
+    o->segments = calloc((size_t)(most > 0 ? most : 1), sizeof(*o->segments));
+    if (!o->segments)
         return AP_ERR_NOMEM;
     for (int64_t c = o->chunk_first; c < o->chunk_last; c++) {
         const struct ap_param_chunk *k = &p->chunks[c];
         int decay = p->list[k->param].info.decay;
-        struct run *last = o->run_count > 0 ? &o->runs[o->run_count - 1] : NULL;
+        struct ap_adamw_segment *last = o->segment_count > 0 ? &o->segments[o->segment_count - 1] : NULL;
+        int64_t at = k->offset - o->begin;
         if (last && last->decay == decay)
-            last->count = k->offset + k->count - last->begin;
+            last->count = at + k->count - last->begin;
         else
-            o->runs[o->run_count++] = (struct run){k->offset, k->count, decay};
+            o->segments[o->segment_count++] = (struct ap_adamw_segment){at, k->count, decay};
     }
     return AP_OK;
 }
@@ -124,7 +120,7 @@ ap_status ap_optimizer_create(const struct ap_optimizer_options *opt, struct ap_
     o->es = ap_dtype_size(o->full);
     ap_status st = make_map(o);
     if (st == AP_OK)
-        st = make_runs(o);
+        st = make_segments(o);
     if (st == AP_OK)
         st = make_memory(o);
     if (st == AP_OK)
@@ -150,7 +146,7 @@ void ap_optimizer_destroy(struct ap_optimizer *o)
             be->vt->release(be, mem[i]);
     ap_gatherer_destroy(o->gatherer);
     free(o->host);
-    free(o->runs);
+    free(o->segments);
     free(o->sums);
     free(o->sum_bytes);
     free(o->map.begin);
@@ -240,30 +236,28 @@ static ap_status update_shard(struct ap_optimizer *o, const struct ap_optimizer_
 {
     struct ap_backend *be = o->opt.backend;
     int now = o->now, next = 1 - now;
-    ap_status st = AP_OK;
-    for (int64_t i = 0; st == AP_OK && i < o->run_count; i++) {
-        const struct run *r = &o->runs[i];
-        int64_t at = r->begin - o->begin;
-        struct ap_adamw_args a = {
-            .w = part(o, o->w[now], r->begin - o->w_begin, r->count),
-            .g = part(o, shard_grad.data, at, r->count),
-            .m = part(o, o->m[now], at, r->count),
-            .v = part(o, o->v[now], at, r->count),
-            .w_new = part(o, o->w[next], r->begin - o->w_begin, r->count),
-            .m_new = part(o, o->m[next], at, r->count),
-            .v_new = part(o, o->v[next], at, r->count),
-            .lr = h->lr,
-            .beta1 = h->beta1,
-            .beta2 = h->beta2,
-            .eps = h->eps,
-            .weight_decay = r->decay ? h->weight_decay : 0,
-            .grad_scale = grad_scale,
-            .step = h->t,
-        };
-        if (o->copy[next])
-            a.w_bf16 = ap_tensor_1d((uint16_t *)o->copy[next] + r->begin, AP_BF16, r->count);
-        st = be->ops.adamw(be->stream, &a);
-    }
+    int64_t count = o->end - o->begin;
+    struct ap_adamw_args a = {
+        .w = part(o, o->w[now], o->begin - o->w_begin, count),
+        .g = part(o, shard_grad.data, 0, count),
+        .m = part(o, o->m[now], 0, count),
+        .v = part(o, o->v[now], 0, count),
+        .w_new = part(o, o->w[next], o->begin - o->w_begin, count),
+        .m_new = part(o, o->m[next], 0, count),
+        .v_new = part(o, o->v[next], 0, count),
+        .lr = h->lr,
+        .beta1 = h->beta1,
+        .beta2 = h->beta2,
+        .eps = h->eps,
+        .weight_decay = h->weight_decay,
+        .grad_scale = grad_scale,
+        .step = h->t,
+        .segments = o->segments,
+        .segment_count = o->segment_count,
+    };
+    if (o->copy[next])
+        a.w_bf16 = ap_tensor_1d((uint16_t *)o->copy[next] + o->begin, AP_BF16, count);
+    ap_status st = be->ops.adamw(be->stream, &a);
     ap_status sync = be->vt->stream_sync(be->stream);
     return st != AP_OK ? st : sync;
 }

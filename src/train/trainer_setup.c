@@ -116,6 +116,19 @@ static ap_status open_run_dir(struct ap_trainer *t, struct ap_error *err)
     return ap_trainer_restore_journal(t, dir, err);
 }
 
+/* What `backend: auto` is here: cuda where every rank has a device of its own, else cpu. */
+static ap_status find_backend(struct ap_trainer *t)
+{
+    int64_t without = 0;
+    if (!t->job->backend || strcmp(t->job->backend, "auto") == 0)
+        without = strcmp(ap_backend_auto(t->opt.node_rank), "cuda") != 0;
+    AP_TRY(ap_comm_sum_i64(t->comm, &without, 1));
+    if (without > 0 && without < t->comm->size && t->comm->rank == 0)
+        ap_info("backend auto takes cpu: %lld of %d ranks have no GPU of their own", (long long)without, t->comm->size);
+    snprintf(t->backend_name, sizeof(t->backend_name), "%s", without ? "cpu" : "cuda");
+    return AP_OK;
+}
+
 /* What the machine chooses when the job does not: taken from this run's journal, else from the run to replay,
  * else decided now. A new value is in the journal before it is used. */
 static ap_status settle_backend(struct ap_trainer *t, struct ap_error *err)
@@ -124,7 +137,6 @@ static ap_status settle_backend(struct ap_trainer *t, struct ap_error *err)
     char before[32] = "", isa[32] = "", value[128];
     if (t->replay)
         r = ap_journal_find(t->replay, "backend", INT64_MAX);
-    snprintf(t->backend_name, sizeof(t->backend_name), "cpu");
     if (t->job->backend && strcmp(t->job->backend, "auto") != 0)
         snprintf(t->backend_name, sizeof(t->backend_name), "%s", t->job->backend);
     else if (d || r)
@@ -372,6 +384,7 @@ ap_status ap_trainer_setup(struct ap_trainer *t, struct ap_error *err)
     t->mark = ap_step_mark_find();
     AP_TRY(check_layout(t, err));
     AP_TRY(ap_tracing_open(&t->tracing, &t->opt.trace, t->comm, most_threads(t), err));
+    AP_TRY(find_backend(t));
     ap_status st = AP_OK;
     if (t->comm->rank == 0) {
         st = open_run_dir(t, err);

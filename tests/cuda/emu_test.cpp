@@ -150,7 +150,7 @@ static int run_multi(void)
     const struct ap_backend_ops *vt = ap_backend_plugin();
     struct ap_backend be = {};
     struct ap_stream *s = NULL;
-    struct cu_adamw_segment list[150];
+    struct ap_adamw_segment list[150];
     int64_t n = 0;
     if (vt->open(&be, 0, NULL, NULL) != AP_OK || vt->stream_create(&be, &s) != AP_OK)
         return 1;
@@ -162,7 +162,9 @@ static int run_multi(void)
     }
     adamw_buffers one = fill(n), many = fill(n);
     struct ap_adamw_args all = arguments(one, 0, n, 1);
-    int bad = cu_adamw_multi(s, &all, list, 150) != AP_OK;
+    all.segments = list;
+    all.segment_count = 150;
+    int bad = vt->ops.adamw(s, &all) != AP_OK;
     for (int i = 0; i < 150; i++) {
         struct ap_adamw_args a = arguments(many, list[i].begin, list[i].count, list[i].decay);
         bad |= vt->ops.adamw(s, &a) != AP_OK;

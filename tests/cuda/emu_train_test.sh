@@ -58,6 +58,14 @@ mv part.log part1.log
 train 1 part backend=cuda || { cat part.log; bad 'the second part'; }
 [ "$(hash_of part)" = "$(hash_of one)" ] || bad 'a resumed run ends in other weights'
 
+# auto takes the devices where every rank has one, and a run that began on them stays there.
+train 2 auto backend=auto || { cat auto.log; bad 'backend auto on two devices'; }
+grep -q 'backend cuda' auto.log || bad "auto with a device for each rank: $(grep 'backend ' auto.log)"
+[ "$(hash_of auto)" = "$(hash_of two)" ] || bad 'auto and cuda end in different weights'
+train 3 auto3 backend=auto batch.global_sequences=6 || { cat auto3.log; bad 'backend auto with too few devices'; }
+grep -q 'backend cpu' auto3.log || bad "auto with fewer devices than ranks: $(grep 'backend ' auto3.log)"
+grep -q 'backend auto takes cpu: 1 of 3 ranks' auto3.log || bad 'auto does not say why it takes the CPU'
+
 train 3 three backend=cuda batch.global_sequences=6 && bad 'three ranks on two devices were accepted'
 grep -q 'device 2 was asked for and 2 are visible (start at most one rank per GPU' three.log || bad "three ranks: $(tail -n 3 three.log)"
 ANTIPODE_EMU_DEVICES=none train 1 none backend=cuda

@@ -490,17 +490,40 @@ static ap_status call_adamw(struct ap_backend *be, const ap_tensor *t, const voi
     return be->ops.adamw(be->stream, &a);
 }
 
+static struct ap_adamw_args adamw_args(int64_t step)
+{
+    return (struct ap_adamw_args){
+        .lr = 1e-3, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .weight_decay = 0.1, .grad_scale = 0.7, .step = step};
+}
+
+/* Parts of the vector, from bounds that are multiples of 4 and others, an empty one, one that is longer than a block of
+ * any kernel; the outputs keep their values elsewhere. */
+static void adamw_parts(struct hx *h)
+{
+    static const struct ap_adamw_segment parts[] = {{0, 3, 1},    {4, 64, 0},       {68, 0, 1},   {70, 1001, 1},
+                                                    {1072, 4, 0}, {1200, 68000, 1}, {69999, 1, 0}};
+    struct ap_adamw_args a = adamw_args(3);
+    a.segments = parts;
+    a.segment_count = sizeof(parts) / sizeof(parts[0]);
+    hx_begin(h);
+    for (int i = 0; i < 7; i++) {
+        static const char *const names[] = {"w", "g", "m", "v", "w_new", "m_new", "v_new"};
+        int t = hx_add1(h, names[i], i < 4 ? HX_IN : HX_INOUT, HX_STAT, 70001);
+        for (int64_t k = 0; i == 3 && k < 70001; k++)
+            hx_values(h, t)[k] = (double)(float)hx_uniform(h);
+    }
+    hx_add1(h, "w_bf16", h->type == AP_BF16 ? HX_INOUT : HX_ABSENT, AP_BF16, 70001);
+    hx_check(h, "segments", call_adamw, &a);
+    a.segment_count = 0;
+    hx_check(h, "no segment", call_adamw, &a);
+}
+
 void hx_case_adamw(struct hx *h)
 {
+    adamw_parts(h);
     for (size_t s = 0; s < LENGTHS; s++) {
         for (int in_place = 0; in_place < 2; in_place++) {
-            struct ap_adamw_args a = {.lr = 1e-3,
-                                      .beta1 = 0.9,
-                                      .beta2 = 0.95,
-                                      .eps = 1e-8,
-                                      .weight_decay = 0.1,
-                                      .grad_scale = 0.7,
-                                      .step = 1 + (int64_t)s * 5};
+            struct ap_adamw_args a = adamw_args(1 + (int64_t)s * 5);
             enum hx_role state = in_place ? HX_INOUT : HX_IN, out = in_place ? HX_ABSENT : HX_OUT;
             hx_begin(h);
             hx_add1(h, "w", state, HX_STAT, lengths[s]);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/adamw_segments.h"
 #include "backend/cpu/cpu.h"
 #include "backend/cpu/host.h"
 #include "backend/cpu/reference.h"
@@ -90,12 +91,40 @@ RANGE_OP(cross_entropy, logits, a->logits.shape[0], 4 * a->logits.shape[1],
 RANGE_OP(add, a, ap_tensor_count(&a->a), 1, AP_OK)
 RANGE_OP(scale, x, ap_tensor_count(&a->x), 1, AP_OK)
 
+struct segmented {
+    const struct ap_adamw_args *args;
+    ap_range *range;
+};
+
+/* begin .. end-1: of the segments' elements, one after the other. */
+static void adamw_segments(const void *arg, int64_t begin, int64_t end)
+{
+    const struct segmented *job = arg;
+    int64_t at = 0;
+    for (int64_t i = 0; i < job->args->segment_count && at < end; i++) {
+        int64_t count = job->args->segments[i].count;
+        int64_t lo = begin > at ? begin - at : 0, hi = end - at < count ? end - at : count;
+        if (lo < hi) {
+            struct ap_adamw_args part = ap_adamw_segment_args(job->args, i);
+            job->range(&part, lo, hi);
+        }
+        at += count;
+    }
+}
+
 static ap_status cpu_adamw(struct ap_stream *s, const struct ap_adamw_args *a)
 {
     if (a->w.dtype != AP_F32)
         return ap_backend_reference.ops.adamw(s, a);
     AP_TRY(ap_check_adamw(a));
-    cpu_ranges(s, cpu_of(s)->k->adamw, a, ap_tensor_count(&a->w), 4);
+    struct segmented job = {a, cpu_of(s)->k->adamw};
+    int64_t count = 0;
+    for (int64_t i = 0; a->segments && i < a->segment_count; i++)
+        count += a->segments[i].count;
+    if (a->segments)
+        cpu_ranges(s, adamw_segments, &job, count, 4);
+    else
+        cpu_ranges(s, job.range, a, ap_tensor_count(&a->w), 4);
     return AP_OK;
 }
 

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/adamw_segments.h"
 #include "backend/cpu/pairwise.h"
 #include "backend/cpu/reference.h"
 

@@ -23,6 +23,13 @@ ap_status REF(scale)(const struct ap_scale_args *a)
 #if REF_STAT_OPS
 ap_status REF(adamw)(const struct ap_adamw_args *a)
 {
+    if (a->segments) {
+        for (int64_t i = 0; i < a->segment_count; i++) {
+            struct ap_adamw_args part = ap_adamw_segment_args(a, i);
+            AP_TRY(REF(adamw)(&part));
+        }
+        return AP_OK;
+    }
     int64_t count = ap_tensor_count(&a->w);
     const REAL *w = a->w.data, *g = a->g.data, *m = a->m.data, *v = a->v.data;
     REAL *w_new = a->w_new.data, *m_new = a->m_new.data, *v_new = a->v_new.data;

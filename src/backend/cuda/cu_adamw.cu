@@ -78,27 +78,11 @@ static bool wide(const adamw_memory &p)
            aligned16(p.m_new) && aligned16(p.v_new);
 }
 
-ap_status cu_adamw(struct cu_stream *s, const struct ap_adamw_args *a)
-{
-    int64_t n = ap_tensor_count(&a->w);
-    adamw_memory p = memory_of(a);
-    adamw_factors f = factors_of(a, 1);
-    if (a->w.dtype != AP_F32)
-        return AP_ERR_UNSUPPORTED;
-    if (n == 0)
-        return AP_OK;
-    if (n % V == 0 && wide(p))
-        AP_LAUNCH((adamw_kernel<V>), dim3((unsigned)ceil_div(n / V, THREADS)), THREADS, 0, s->id, p, f, n);
-    else
-        AP_LAUNCH((adamw_kernel<1>), dim3((unsigned)ceil_div(n, THREADS)), THREADS, 0, s->id, p, f, n);
-    return cu_launched("adamw");
-}
-
 /* Blocks first_block[i] .. first_block[i+1]-1 belong to segment i. */
 struct adamw_segments {
     int64_t begin[SEGMENTS], count[SEGMENTS];
     int first_block[SEGMENTS + 1], decay[SEGMENTS];
-    int used;
+    int used, wide;
 };
 
 static __global__ void adamw_multi_kernel(adamw_memory p, adamw_factors plain, adamw_factors decayed,
@@ -115,22 +99,23 @@ static __global__ void adamw_multi_kernel(adamw_memory p, adamw_factors plain, a
     const adamw_factors &f = list.decay[low] ? decayed : plain;
     int64_t at = (int64_t)(block - list.first_block[low]) * SPAN, left = list.count[low] - at;
     int64_t first = list.begin[low] + at, count = left < SPAN ? left : SPAN;
-    for (int64_t i = threadIdx.x; i < count; i += THREADS)
+    int64_t packed = list.wide && first % V == 0 ? count / V * V : 0;
+    for (int64_t i = (int64_t)threadIdx.x * V; i < packed; i += THREADS * V)
+        adamw_at<V>(p, f, first + i);
+    for (int64_t i = packed + threadIdx.x; i < count; i += THREADS)
         adamw_at<1>(p, f, first + i);
 }
 
-extern "C" ap_status cu_adamw_multi(struct ap_stream *stream, const struct ap_adamw_args *a,
-                                    const struct cu_adamw_segment *list, int64_t segments)
+static ap_status multi(struct cu_stream *s, const struct ap_adamw_args *a)
 {
-    struct cu_stream *s = (struct cu_stream *)stream;
+    const struct ap_adamw_segment *list = a->segments;
     adamw_memory p = memory_of(a);
     adamw_factors plain = factors_of(a, 0), decayed = factors_of(a, 1);
-    if (a->w.dtype != AP_F32)
-        return AP_ERR_UNSUPPORTED;
-    for (int64_t at = 0; at < segments;) {
+    for (int64_t at = 0; at < a->segment_count;) {
         adamw_segments part = {};
         int64_t blocks = 0;
-        for (; at < segments && part.used < SEGMENTS && blocks < (1 << 20); at++) {
+        part.wide = wide(p);
+        for (; at < a->segment_count && part.used < SEGMENTS && blocks < (1 << 20); at++) {
             if (list[at].count <= 0)
                 continue;
             part.begin[part.used] = list[at].begin;
@@ -144,4 +129,22 @@ extern "C" ap_status cu_adamw_multi(struct ap_stream *stream, const struct ap_ad
             AP_LAUNCH(adamw_multi_kernel, dim3((unsigned)blocks), THREADS, 0, s->id, p, plain, decayed, part);
     }
     return cu_launched("adamw_multi");
+}
+
+ap_status cu_adamw(struct cu_stream *s, const struct ap_adamw_args *a)
+{
+    int64_t n = ap_tensor_count(&a->w);
+    adamw_memory p = memory_of(a);
+    adamw_factors f = factors_of(a, 1);
+    if (a->w.dtype != AP_F32)
+        return AP_ERR_UNSUPPORTED;
+    if (n == 0)
+        return AP_OK;
+    if (a->segments)
+        return multi(s, a);
+    if (n % V == 0 && wide(p))
+        AP_LAUNCH((adamw_kernel<V>), dim3((unsigned)ceil_div(n / V, THREADS)), THREADS, 0, s->id, p, f, n);
+    else
+        AP_LAUNCH((adamw_kernel<1>), dim3((unsigned)ceil_div(n, THREADS)), THREADS, 0, s->id, p, f, n);
+    return cu_launched("adamw");
 }

@@ -63,15 +63,6 @@ AP_OPS(CU_OP)
 ap_status cu_gemm_open(struct cu_device *dev);
 void cu_gemm_close(struct cu_device *dev);
 
-/* AdamW over many tensors in one launch; segment i covers elements begin .. begin+count-1 of the flat
- * buffers. List and count are in host memory and borrowed for the call. */
-struct cu_adamw_segment {
-    int64_t begin, count;
-    int decay;
-};
-extern "C" ap_status cu_adamw_multi(struct ap_stream *stream, const struct ap_adamw_args *a,
-                                    const struct cu_adamw_segment *list, int64_t segments);
-
 static inline bool aligned16(const void *p)
 {
     return (uintptr_t)p % 16 == 0;
