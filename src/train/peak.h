@@ -6,8 +6,9 @@
 
 #include "backend/backend.h"
 
-/* FLOP/s of an f32 (f64, bf16) GEMM of n x n x n, mean over about budget_s seconds: where ranks share processors, each
- * gets its share. */
+/* FLOP/s of an f32 (f64, bf16) GEMM of n x n x n, the best of five means over about budget_s / 5 seconds
+ * each: means, because where ranks share processors each is to get its share; the best, because others may use the
+ * machine at times. */
 ap_status ap_peak_gemm(struct ap_backend *be, ap_dtype dtype, int64_t n, double budget_s, double *flops_p);
 
 #endif
