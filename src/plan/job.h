@@ -59,6 +59,7 @@ struct ap_job {
     int64_t train_steps, train_tokens; /* resolved: both set */
     uint64_t seed;
     int dtype; /* ap_dtype: AP_F32, AP_BF16 (AP_F64 for checks) */
+    int recompute;
     struct {
         int64_t data, tensor, pipeline, expert;
     } parallel; /* AP_AUTO or N */

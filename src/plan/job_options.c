@@ -71,6 +71,13 @@ static const struct ap_option options[] = {
      .also = "num_threads",
      .doc = "Threads of each process; auto takes the processors it may run on, shared among the "
             "processes of the node."},
+    {.key = "recompute",
+     .kind = AP_OPT_BOOL,
+     .offset = AT(recompute),
+     .fallback = "false",
+     .also = "activation_checkpointing|gradient_checkpointing|recompute_activations",
+     .doc = "Compute the activations of a layer again in its backward instead of keeping them: less memory, about a "
+            "third more work, the same bits."},
     {.key = "run_dir",
      .kind = AP_OPT_PATH,
      .offset = AT(run_dir),

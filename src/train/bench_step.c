@@ -102,7 +102,7 @@ static ap_status setup(struct bench *b, struct ap_error *err)
     struct ap_model_options mo = {.micro_sequences = job->batch.micro_sequences,
                                   .seq_len = job->data.seq_len,
                                   .dtype = (ap_dtype)job->dtype,
-                                  .recompute = b->opt->recompute};
+                                  .recompute = b->opt->recompute || job->recompute};
     AP_TRY(ap_model_create(b->be, &job->model.cfg, &mo, &b->model, err));
     AP_TRY(make_batch(b));
     return make_state(b, err);

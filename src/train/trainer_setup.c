@@ -223,7 +223,8 @@ static ap_status open_model(struct ap_trainer *t, struct ap_error *err)
 {
     const struct ap_job *job = t->job;
     ap_dtype dtype = (ap_dtype)job->dtype, full = ap_dtype_full(dtype);
-    struct ap_model_options mo = {.micro_sequences = t->seqs, .seq_len = t->len, .dtype = dtype};
+    struct ap_model_options mo = {
+        .micro_sequences = t->seqs, .seq_len = t->len, .dtype = dtype, .recompute = job->recompute};
     AP_TRY(ap_model_create(t->be, &job->model.cfg, &mo, &t->model, err));
     t->params = ap_model_params(t->model);
     t->routers = t->params->routers;

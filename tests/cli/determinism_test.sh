@@ -28,6 +28,10 @@ without_mpirun_and_replays()
     antipode train job.yaml --set name=alone > out.txt 2>&1 || fail "without mpirun: $(tail -n 5 out.txt)"
     same r1 alone
 
+    # activations kept or computed again
+    train 2 --set name=again --set recompute=true || fail "recompute: $(tail -n 5 out.txt)"
+    same r1 again
+
     # --reprod twice, threads left to the program; then another machine follows the journal of the first
     sed '/^threads/d' job.yaml > free.yaml
     for run in a b; do
