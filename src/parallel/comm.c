@@ -46,6 +46,34 @@ ap_status ap_comm_alltoallv(struct ap_comm *c, const void *send, const int64_t *
     return c->vt->alltoallv(c, send, send_bytes, send_off, recv, recv_bytes, recv_off);
 }
 
+static int request_ok(const struct ap_comm *c, int64_t bytes, int peer, int tag)
+{
+    return bytes >= 0 && peer >= 0 && peer < c->size && tag >= 0 && tag <= AP_COMM_TAG_MAX;
+}
+
+ap_status ap_comm_send_start(struct ap_comm *c, const void *data, int64_t bytes, int to, int tag,
+                             struct ap_comm_request *r)
+{
+    if (!request_ok(c, bytes, to, tag))
+        return AP_ERR_BUG;
+    *r = (struct ap_comm_request){
+        .from = data, .bytes = bytes, .sends = 1, .sender = c->rank, .receiver = to, .tag = tag};
+    return c->vt->send_start(c, r);
+}
+
+ap_status ap_comm_recv_start(struct ap_comm *c, void *data, int64_t bytes, int from, int tag, struct ap_comm_request *r)
+{
+    if (!request_ok(c, bytes, from, tag))
+        return AP_ERR_BUG;
+    *r = (struct ap_comm_request){.to = data, .bytes = bytes, .sender = from, .receiver = c->rank, .tag = tag};
+    return c->vt->recv_start(c, r);
+}
+
+ap_status ap_comm_wait(struct ap_comm *c, struct ap_comm_request *r)
+{
+    return c->vt->wait(c, r);
+}
+
 ap_status ap_comm_split(struct ap_comm *c, int color, int key, struct ap_comm **out)
 {
     return c->vt->split(c, color, key, out);

@@ -2,10 +2,10 @@
  * Communicators: a vtable with an MPI implementation (comm_mpi.c, the only one that sees mpi.h) and a
  * virtual one (comm_virtual.c: N logical ranks as threads of one process; N = 1 is "self").
  *
- * Every function below is collective over the communicator, blocking, and called in the same order by all
- * its ranks, unless stated otherwise. Counts are int64 bytes or elements. Errors: AP_ERR_COMM means that a
- * peer is gone or the communicator was revoked; buffers are then garbage and the communicator is only
- * good for ap_comm_destroy. Sums run in rank order and are bitwise repeatable. */
+ * Every function below, but those of single messages, is collective over the communicator, blocking, and called in the
+ * same order by all its ranks, unless stated otherwise. Counts are int64 bytes or elements. Errors: AP_ERR_COMM means
+ * that a peer is gone or the communicator was revoked; buffers are then garbage and the communicator is only good for
+ * ap_comm_destroy. Sums run in rank order and are bitwise repeatable. */
 #ifndef AP_PARALLEL_COMM_H
 #define AP_PARALLEL_COMM_H
 
@@ -14,6 +14,22 @@
 #include "base/status.h"
 
 struct ap_comm;
+
+#define AP_COMM_PIECES  16    /* parts of one message on transports with a limit (MPI: 1 GiB each) */
+#define AP_COMM_TAG_MAX 32000 /* tags: 0 .. AP_COMM_TAG_MAX */
+
+/* One message under way: memory of the caller that stays where it is until the wait; its content is the
+ * communicator's. */
+struct ap_comm_request {
+    const void *from; /* of a send */
+    void *to;         /* of a receive */
+    int64_t bytes;
+    int sends, sender, receiver, tag;
+    struct ap_comm_request *next;   /* virtual */
+    int state;                      /* virtual */
+    int pieces;                     /* mpi */
+    uint64_t piece[AP_COMM_PIECES]; /* mpi */
+};
 
 struct ap_comm_ops {
     size_t size; /* sizeof(struct ap_comm_ops) */
@@ -28,6 +44,9 @@ struct ap_comm_ops {
     /* send + send_off[i], send_bytes[i] go to rank i; recv_* likewise describe what comes from rank i. */
     ap_status (*alltoallv)(struct ap_comm *c, const void *send, const int64_t *send_bytes, const int64_t *send_off,
                            void *recv, const int64_t *recv_bytes, const int64_t *recv_off);
+    ap_status (*send_start)(struct ap_comm *c, struct ap_comm_request *r);
+    ap_status (*recv_start)(struct ap_comm *c, struct ap_comm_request *r);
+    ap_status (*wait)(struct ap_comm *c, struct ap_comm_request *r);
     /* New communicator of the ranks with one color, ordered by (key, old rank). color < 0: *out = NULL. */
     ap_status (*split)(struct ap_comm *c, int color, int key, struct ap_comm **out);
     void (*destroy)(struct ap_comm *c); /* not collective */
@@ -52,6 +71,15 @@ ap_status ap_comm_max_i64(struct ap_comm *c, int64_t *v, int64_t n);
 ap_status ap_comm_allgatherv(struct ap_comm *c, const void *send, const int64_t *bytes, void *recv);
 ap_status ap_comm_alltoallv(struct ap_comm *c, const void *send, const int64_t *send_bytes, const int64_t *send_off,
                             void *recv, const int64_t *recv_bytes, const int64_t *recv_off);
+/* Point to point: not collective. Messages from one rank to another with one tag arrive in the order of their starts;
+ * both sides state the same number of bytes (AP_ERR_BUG or AP_ERR_COMM where not). The data is borrowed until
+ * ap_comm_wait, which every started request needs, in any order. A send may complete only once it is received. To
+ * oneself is allowed. */
+ap_status ap_comm_send_start(struct ap_comm *c, const void *data, int64_t bytes, int to, int tag,
+                             struct ap_comm_request *r);
+ap_status ap_comm_recv_start(struct ap_comm *c, void *data, int64_t bytes, int from, int tag,
+                             struct ap_comm_request *r);
+ap_status ap_comm_wait(struct ap_comm *c, struct ap_comm_request *r);
 ap_status ap_comm_split(struct ap_comm *c, int color, int key, struct ap_comm **out);
 /* After work that can fail on some ranks only: every rank gets the status of the lowest rank whose local
  * status is not AP_OK, and *rank_p that rank (-1: all AP_OK); err (if given) is made the same everywhere. */

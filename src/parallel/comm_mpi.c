@@ -136,6 +136,47 @@ static ap_status mpi_alltoallv(struct ap_comm *c, const void *send, const int64_
                  "MPI_Alltoallv");
 }
 
+/* Tag 0 is that of alltoallv_pieces. */
+static ap_status start(struct ap_comm *c, struct ap_comm_request *r)
+{
+    _Static_assert(sizeof(MPI_Request) <= sizeof(r->piece[0]), "a request fits its place");
+    struct mpi_impl *m = c->impl;
+    int64_t at = 0;
+    do {
+        int64_t n = r->bytes - at < m->limit ? r->bytes - at : m->limit;
+        MPI_Request q = MPI_REQUEST_NULL;
+        if (r->pieces == AP_COMM_PIECES)
+            return AP_ERR_UNSUPPORTED;
+        int rc = r->sends
+                     ? MPI_Isend((const uint8_t *)r->from + at, (int)n, MPI_BYTE, r->receiver, r->tag + 1, m->comm, &q)
+                     : MPI_Irecv((uint8_t *)r->to + at, (int)n, MPI_BYTE, r->sender, r->tag + 1, m->comm, &q);
+        AP_TRY(check(rc, r->sends ? "MPI_Isend" : "MPI_Irecv"));
+        memcpy(&r->piece[r->pieces++], &q, sizeof q);
+        at += n;
+    } while (at < r->bytes);
+    return AP_OK;
+}
+
+static ap_status mpi_wait(struct ap_comm *c, struct ap_comm_request *r)
+{
+    (void)c;
+    ap_status st = AP_OK;
+    int64_t got = 0;
+    for (int i = 0; i < r->pieces; i++) {
+        MPI_Request q;
+        MPI_Status status;
+        int n = 0;
+        memcpy(&q, &r->piece[i], sizeof q);
+        ap_status one = check(MPI_Wait(&q, &status), "MPI_Wait");
+        if (one == AP_OK && !r->sends)
+            one = check(MPI_Get_count(&status, MPI_BYTE, &n), "MPI_Get_count");
+        got += n;
+        st = st == AP_OK ? one : st;
+    }
+    r->pieces = 0;
+    return st == AP_OK && !r->sends && got != r->bytes ? AP_ERR_BUG : st;
+}
+
 static ap_status mpi_split(struct ap_comm *c, int color, int key, struct ap_comm **out)
 {
     struct mpi_impl *m = c->impl;
@@ -174,6 +215,9 @@ static const struct ap_comm_ops mpi_ops = {
     .allreduce_i64 = mpi_allreduce_i64,
     .allgatherv = mpi_allgatherv,
     .alltoallv = mpi_alltoallv,
+    .send_start = start,
+    .recv_start = start,
+    .wait = mpi_wait,
     .split = mpi_split,
     .destroy = mpi_destroy,
 };

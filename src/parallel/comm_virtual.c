@@ -15,8 +15,8 @@ struct slot {
     const uint8_t *send;
     const int64_t *bytes, *off;
     int64_t *values;
-    int color, key;
-    struct group *made; /* split: the new group, made by its first member */
+    int color, key, left; /* left: this rank destroyed its handle */
+    struct group *made;   /* split: the new group, made by its first member */
 };
 
 /* Shared by all ranks of one communicator; freed by the last destroy. */
@@ -24,10 +24,13 @@ struct group {
     pthread_mutex_t lock;
     pthread_cond_t turn;
     int size, refs, arrived;
-    int gone;            /* ranks that destroyed their handle: later collectives cannot complete */
-    uint64_t generation; /* completed barriers */
-    struct slot *slots;  /* [size] */
+    int gone;                      /* ranks that destroyed their handle: later collectives cannot complete */
+    uint64_t generation;           /* completed barriers */
+    struct slot *slots;            /* [size] */
+    struct ap_comm_request *first; /* messages that wait for their other side, in the order of their starts */
 };
+
+enum { WAITING, DONE, MISMATCH };
 
 static const struct ap_comm_ops virtual_ops;
 
@@ -166,6 +169,53 @@ static ap_status virtual_alltoallv(struct ap_comm *c, const void *send, const in
     return end != AP_OK ? end : st;
 }
 
+/* Whoever starts second copies. */
+static void match(struct ap_comm_request *send, struct ap_comm_request *recv)
+{
+    int same = send->bytes == recv->bytes;
+    if (same && recv->bytes > 0)
+        memcpy(recv->to, send->from, (size_t)recv->bytes);
+    send->state = recv->state = same ? DONE : MISMATCH;
+}
+
+/* Requests of one direction between two ranks with one tag leave the list in the order in which they came. */
+static ap_status virtual_start(struct ap_comm *c, struct ap_comm_request *r)
+{
+    struct group *g = c->impl;
+    pthread_mutex_lock(&g->lock);
+    struct ap_comm_request **at = &g->first;
+    for (; *at; at = &(*at)->next) {
+        struct ap_comm_request *o = *at;
+        if (o->sends == r->sends || o->sender != r->sender || o->receiver != r->receiver || o->tag != r->tag)
+            continue;
+        *at = o->next;
+        match(r->sends ? r : o, r->sends ? o : r);
+        pthread_cond_broadcast(&g->turn);
+        break;
+    }
+    if (r->state == WAITING)
+        *at = r; /* at the end of the list */
+    pthread_mutex_unlock(&g->lock);
+    return AP_OK;
+}
+
+static ap_status virtual_wait(struct ap_comm *c, struct ap_comm_request *r)
+{
+    struct group *g = c->impl;
+    pthread_mutex_lock(&g->lock);
+    const struct slot *other = &g->slots[r->sends ? r->receiver : r->sender];
+    while (r->state == WAITING && !other->left)
+        pthread_cond_wait(&g->turn, &g->lock);
+    struct ap_comm_request **at = &g->first;
+    while (*at && *at != r)
+        at = &(*at)->next;
+    if (*at)
+        *at = r->next; /* nobody will come for it */
+    int state = r->state;
+    pthread_mutex_unlock(&g->lock);
+    return state == DONE ? AP_OK : state == MISMATCH ? AP_ERR_BUG : AP_ERR_COMM;
+}
+
 /* Place of `rank` among the ranks of its color, ordered by (key, rank). */
 static int split_place(const struct group *g, int rank, int *count_p)
 {
@@ -213,6 +263,7 @@ static void virtual_destroy(struct ap_comm *c)
     struct group *g = c->impl;
     pthread_mutex_lock(&g->lock);
     g->gone++;
+    g->slots[c->rank].left = 1;
     int left = --g->refs;
     pthread_cond_broadcast(&g->turn);
     pthread_mutex_unlock(&g->lock);
@@ -229,6 +280,9 @@ static const struct ap_comm_ops virtual_ops = {
     .allreduce_i64 = virtual_allreduce_i64,
     .allgatherv = virtual_allgatherv,
     .alltoallv = virtual_alltoallv,
+    .send_start = virtual_start,
+    .recv_start = virtual_start,
+    .wait = virtual_wait,
     .split = virtual_split,
     .destroy = virtual_destroy,
 };

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../support/comm_checks.h"
 #include "base/rng.h"
 #include "parallel/comm_mpi.h"
 #include "parallel/tree.h"
@@ -167,9 +168,11 @@ int main(void)
         moves(c);
         agreement(c);
         split(c);
+        failures += check_messages(c) + check_wrong_messages(c);
         for (int64_t leaves = c->size; leaves < c->size + 5; leaves++)
             reduction(c, leaves, small ? 33 : 0);
     }
+    failures += check_meshes(c);
     int64_t all = failures;
     CHECK(c, ap_comm_sum_i64(c, &all, 1) == AP_OK);
     if (c->rank == 0)

@@ -4,6 +4,7 @@
 
 #include <unistd.h>
 
+#include "../support/comm_checks.h"
 #include "../support/leaks.h"
 #include "../support/vranks.h"
 
@@ -99,6 +100,54 @@ AP_TEST(comm, split)
 {
     for (int n = 1; n <= 8; n++)
         vranks_run(n, splits, NULL);
+}
+
+static void messages(struct vrank *v)
+{
+    VCHECK(v, check_messages(v->comm) == 0);
+    VCHECK(v, check_wrong_messages(v->comm) == 0);
+}
+
+AP_TEST(comm, messages)
+{
+    for (int n = 1; n <= 6; n++)
+        vranks_run(n, messages, NULL);
+}
+
+static void meshes(struct vrank *v)
+{
+    VCHECK(v, check_meshes(v->comm) == 0);
+}
+
+AP_TEST(comm, meshes)
+{
+    static const int sizes[] = {1, 2, 4, 6, 8, 12, 16};
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
+        vranks_run(sizes[i], meshes, NULL);
+}
+
+/* Who waits for a rank that left hears of it; the messages of the others still arrive. */
+static void leaver_message(struct vrank *v)
+{
+    struct ap_comm_request r;
+    int32_t x = 0;
+    if (v->comm->rank == 1)
+        return;
+    if (v->comm->rank == 0) {
+        VCHECK(v, ap_comm_recv_start(v->comm, &x, sizeof(x), 1, 0, &r) == AP_OK);
+        VCHECK(v, ap_comm_wait(v->comm, &r) == AP_ERR_COMM);
+        x = 5;
+        VCHECK(v, ap_comm_send_start(v->comm, &x, sizeof(x), 2, 0, &r) == AP_OK);
+        VCHECK(v, ap_comm_wait(v->comm, &r) == AP_OK);
+    } else if (v->comm->rank == 2) {
+        VCHECK(v, ap_comm_recv_start(v->comm, &x, sizeof(x), 0, 0, &r) == AP_OK);
+        VCHECK(v, ap_comm_wait(v->comm, &r) == AP_OK && x == 5);
+    }
+}
+
+AP_TEST(comm, a_message_of_a_rank_that_left_is_an_error_and_no_hang)
+{
+    vranks_run(3, leaver_message, NULL);
 }
 
 static void agreement(struct vrank *v)
