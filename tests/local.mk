@@ -121,7 +121,7 @@ endif
 # libFuzzer's main takes replay.c's place (`make fuzzers` builds them, tests/support/check_all.sh runs them).
 EXTRA_DIST += tests/fuzz/corpus tests/fuzz/lsan.supp tests/fuzz/memory_file.h
 AP_FUZZ_TARGETS = tests/fuzz/fuzz_yaml tests/fuzz/fuzz_idx tests/fuzz/fuzz_manifest tests/fuzz/fuzz_safetensors tests/fuzz/fuzz_model_config \
-	tests/fuzz/fuzz_roff tests/fuzz/fuzz_job
+	tests/fuzz/fuzz_roff tests/fuzz/fuzz_job tests/fuzz/fuzz_link
 check_PROGRAMS += $(AP_FUZZ_TARGETS)
 if AP_FUZZER
 AP_FUZZ_MAIN =
@@ -161,6 +161,10 @@ tests_fuzz_fuzz_job_SOURCES = tests/fuzz/fuzz_job.c $(AP_FUZZ_MAIN)
 tests_fuzz_fuzz_job_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests
 tests_fuzz_fuzz_job_LDFLAGS = $(AM_LDFLAGS) $(AP_FUZZ_ENGINE)
 tests_fuzz_fuzz_job_LDADD = src/plan/libap_plan.la src/text/libap_text.la src/base/libap_base.la $(AP_FUZZ_LIBS)
+tests_fuzz_fuzz_link_SOURCES = tests/fuzz/fuzz_link.c $(AP_FUZZ_MAIN)
+tests_fuzz_fuzz_link_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests
+tests_fuzz_fuzz_link_LDFLAGS = $(AM_LDFLAGS) $(AP_FUZZ_ENGINE)
+tests_fuzz_fuzz_link_LDADD = src/wan/libap_wan.la src/base/libap_base.la $(AP_FUZZ_LIBS)
 AP_FUZZ_LIBS = $(HDF5_LIBS) $(ZSTD_LIBS) $(XXHASH_LIBS) $(YYJSON_LIBS) $(FYAML_LIBS) -lpthread -lm
 
 # ---- state, ckpt

@@ -129,14 +129,18 @@ static int64_t through_line(struct ap_link_model *l, int64_t now_ns, int64_t byt
     const struct ap_link_params *p = &l->params;
     if (p->rate_mbit <= 0)
         return now_ns;
-    double ns_per_byte = 8e3 / p->rate_mbit;
+    double ns_per_byte = 8e3 / p->rate_mbit, fraction = 0;
     int64_t start = now_ns;
     if (l->free_ns > now_ns) {
         start = l->free_ns;
+        fraction = l->free_fraction;
         if ((double)(start - now_ns) / ns_per_byte + (double)bytes > ap_link_queue_bytes(p))
             return -1;
     }
-    return start + (int64_t)llround((double)bytes * ns_per_byte);
+    double time = (double)bytes * ns_per_byte + fraction, whole = floor(time);
+    l->free_ns = start + (int64_t)whole;
+    l->free_fraction = time - whole;
+    return l->free_ns;
 }
 
 enum ap_link_fate ap_link_model_send(struct ap_link_model *l, int64_t now_ns, int64_t bytes, int64_t *arrive_ns_p)
@@ -149,8 +153,6 @@ enum ap_link_fate ap_link_model_send(struct ap_link_model *l, int64_t now_ns, in
     int64_t sent = through_line(l, now_ns, bytes);
     if (sent < 0)
         return count(l, AP_LINK_QUEUE_FULL, bytes);
-    if (p->rate_mbit > 0)
-        l->free_ns = sent;
     if (gilbert_lost(l, unit(bits[0])))
         return count(l, AP_LINK_LOST, bytes);
     double ms = p->delay_ms + p->jitter_ms * unit(bits[1]);

@@ -53,10 +53,11 @@ const char *ap_link_fate_name(enum ap_link_fate fate);
 struct ap_link_model {
     struct ap_link_params params;
     uint64_t seed, stream;
-    uint64_t number; /* packets offered so far: the counter of the random numbers */
-    int bad;         /* state of the Gilbert model */
-    int64_t free_ns; /* the line is free from then on */
-    int64_t last_ns; /* latest arrival promised in order */
+    uint64_t number;      /* packets offered so far: the counter of the random numbers */
+    int bad;              /* state of the Gilbert model */
+    int64_t free_ns;      /* the line is free from then on, */
+    double free_fraction; /* and this part of a ns later, so that long runs have the exact rate */
+    int64_t last_ns;      /* latest arrival promised in order */
     int64_t spike_ns, spike_until_ns;
     uint64_t packets[AP_LINK_FATES], bytes[AP_LINK_FATES];
 };

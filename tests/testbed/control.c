@@ -70,14 +70,15 @@ static ap_status change(struct emulator *e, const char *line, struct ap_error *e
     return ap_link_command_apply(e->net, &command, emulator_now(), err);
 }
 
-/* The hint may be a command that only the socket has. */
+/* A command that only the socket has may be nearer than what the links' language offers. */
 static void own_hint(const char *line, struct ap_error *err)
 {
     static const char *const own[] = {"stats", "reset", "scenario"};
     char word[64];
     snprintf(word, sizeof word, "%.*s", (int)strcspn(line, " \t"), line);
     const char *near = ap_suggest_nearest(word, own, 3);
-    if (near != NULL && err->hint[0] == '\0' && err->column == 1)
+    if (near != NULL && strncmp(err->text, "no command", 10) == 0 &&
+        (err->hint[0] == '\0' || ap_suggest_distance(word, near) == 1))
         ap_error_hint(err, "did you mean \"%s\"?", near);
 }
 

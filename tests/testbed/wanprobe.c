@@ -8,8 +8,10 @@
  *                                           one-way ms (sites share one clock)
  *     watch HOST MS SECONDS                 a ping every MS; prints the time each unanswered one was sent, and the
  *                                           round trip of the others: "SECONDS MS" or "SECONDS lost"
- *     stream HOST SECONDS                   TCP: Mbit/s of payload at the receiver, over the second half of the time
+ *     stream HOST SECONDS                   TCP: Mbit/s of payload at the receiver, over the second half of the time,
+ * and all bytes sent
  *
+ * Each but serve ends with "waited_ms X": how long it was kept waiting for a processor, which spoils what it measures.
  * Exit codes: 0 done, 2 usage, 4 the system refuses, 1 no answer. */
 #include "config.h"
 
@@ -59,6 +61,18 @@ static int fail(const char *what)
 {
     fprintf(stderr, "wanprobe: %s: %s\n", what, strerror(errno));
     return 4;
+}
+
+/* ms this process has waited for a processor, by the kernel's account; 0 where that is not kept. */
+static double waited_ms(void)
+{
+    char text[100] = {0};
+    FILE *f = fopen("/proc/self/schedstat", "re");
+    if (f == NULL)
+        return 0;
+    char *at = fgets(text, sizeof text, f) != NULL ? strchr(text, ' ') : NULL;
+    fclose(f);
+    return at != NULL ? strtod(at, NULL) * 1e-6 : 0;
 }
 
 /* ---- the other end */
@@ -322,15 +336,18 @@ static int report(const char *host, uint32_t id)
 static int stream(const char *host, double seconds)
 {
     static char buf[1 << 16];
-    int64_t half = (int64_t)(seconds * 0.5e9), answer[2];
+    int64_t half = (int64_t)(seconds * 0.5e9), answer[2], sent = (int64_t)sizeof half;
     int fd = connected(host, SOCK_STREAM);
     if (fd < 0)
         return fail(host);
     struct timeval limit = {.tv_sec = 30};
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
     int bad = send(fd, &half, sizeof half, MSG_NOSIGNAL) != (ssize_t)sizeof half;
-    for (int64_t end = now_ns() + 2 * half; !bad && now_ns() < end;)
-        bad = send(fd, buf, sizeof buf, MSG_NOSIGNAL) < 0;
+    for (int64_t end = now_ns() + 2 * half; !bad && now_ns() < end;) {
+        ssize_t n = send(fd, buf, sizeof buf, MSG_NOSIGNAL);
+        bad = n < 0;
+        sent += n;
+    }
     shutdown(fd, SHUT_WR);
     bad = bad || recv(fd, answer, sizeof answer, MSG_WAITALL) != (ssize_t)sizeof answer;
     close(fd);
@@ -338,8 +355,8 @@ static int stream(const char *host, double seconds)
         fprintf(stderr, "wanprobe: the stream to %s broke: %s\n", host, strerror(errno));
         return 1;
     }
-    printf("mbit %.3f seconds %.4f\n", answer[1] > 0 ? (double)answer[0] * 8e3 / (double)answer[1] : 0,
-           (double)answer[1] * 1e-9);
+    printf("mbit %.3f seconds %.4f bytes %lld\n", answer[1] > 0 ? (double)answer[0] * 8e3 / (double)answer[1] : 0,
+           (double)answer[1] * 1e-9, (long long)sent);
     return 0;
 }
 
@@ -354,23 +371,35 @@ static double number(const char *text)
     return v;
 }
 
+/* Every command but serve; -1: no such one. */
+static int client(const char *verb, int n, char **args)
+{
+    if (strcmp(verb, "ping") == 0 && n == 3)
+        return ping(args[0], number(args[1]) >= 1 ? (int)number(args[1]) : 1, number(args[2]));
+    if (strcmp(verb, "flood") == 0 && (n == 4 || n == 5))
+        return flood(args[0], (uint32_t)number(args[1]), number(args[2]), number(args[3]),
+                     n == 5 ? (int)number(args[4]) : 1500);
+    if (strcmp(verb, "report") == 0 && n == 2)
+        return report(args[0], (uint32_t)number(args[1]));
+    if (strcmp(verb, "watch") == 0 && n == 3)
+        return watch(args[0], number(args[1]), number(args[2]));
+    if (strcmp(verb, "stream") == 0 && n == 2)
+        return stream(args[0], number(args[1]));
+    return -1;
+}
+
 int main(int argc, char **argv)
 {
     const char *verb = argc > 1 ? argv[1] : "";
-    int n = argc - 2;
-    if (strcmp(verb, "serve") == 0 && n <= 1)
-        return serve(n == 1 ? number(argv[2]) : 600);
-    if (strcmp(verb, "ping") == 0 && n == 3)
-        return ping(argv[2], (int)number(argv[3]) > 0 ? (int)number(argv[3]) : 1, number(argv[4]));
-    if (strcmp(verb, "flood") == 0 && (n == 4 || n == 5))
-        return flood(argv[2], (uint32_t)number(argv[3]), number(argv[4]), number(argv[5]),
-                     n == 5 ? (int)number(argv[6]) : 1500);
-    if (strcmp(verb, "report") == 0 && n == 2)
-        return report(argv[2], (uint32_t)number(argv[3]));
-    if (strcmp(verb, "watch") == 0 && n == 3)
-        return watch(argv[2], number(argv[3]), number(argv[4]));
-    if (strcmp(verb, "stream") == 0 && n == 2)
-        return stream(argv[2], number(argv[3]));
-    fprintf(stderr, "usage: wanprobe serve | ping | flood | report | watch | stream (see the head of its source)\n");
-    return 2;
+    if (strcmp(verb, "serve") == 0 && argc <= 3)
+        return serve(argc == 3 ? number(argv[2]) : 600);
+    int code = client(verb, argc - 2, argv + 2);
+    if (code < 0) {
+        fprintf(stderr,
+                "usage: wanprobe serve | ping | flood | report | watch | stream (see the head of its source)\n");
+        return 2;
+    }
+    if (code == 0)
+        printf("waited_ms %.3f\n", waited_ms());
+    return code;
 }
