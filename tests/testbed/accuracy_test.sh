@@ -5,6 +5,8 @@
 # A measurement that is off on a machine that was busy with other things is repeated, up to three times, and then counts
 # as skipped, with the figures. What no busy machine can explain (a packet too early, one through a cut) fails at once.
 set -u
+# The code itself is run under the sanitizers by bed_test.sh and the unit tests.
+[ -z "${AP_TEST_SANITIZED:-}" ] || { echo "SKIP: a sanitized build is not measured"; exit 77; }
 bed=$AP_SRCDIR/tests/testbed
 probe=$AP_BUILDDIR/tests/testbed/wanprobe
 export AP_TESTBED_DIR=$TMPDIR/bed
@@ -40,6 +42,7 @@ stop()
 trap stop EXIT
 for site in s1 s2 s3; do
     address[$site]=$("$bed/in" address $site) || exit 1
+    : > "$TMPDIR/$site.server"
     "$bed/in" $site "$probe" serve 200 > "$TMPDIR/$site.server" &
     servers+=($!)
 done

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/if_tun.h>
+#include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <sched.h>
 #include <signal.h>
@@ -118,6 +119,36 @@ static int bring_up(int sock, const char *name, struct report *r)
     return configure(sock, SIOCSIFFLAGS, "bringing up", &ifr, r);
 }
 
+/* The length of a queue; the ioctl for it does not serve user namespaces. */
+static int set_queue(const char *name, uint32_t length, struct report *r)
+{
+    struct {
+        struct nlmsghdr head;
+        struct ifinfomsg info;
+        struct rtattr attr;
+        uint32_t length;
+    } m = {.head = {.nlmsg_len = sizeof m, .nlmsg_type = RTM_NEWLINK, .nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK},
+           .info = {.ifi_family = AF_UNSPEC, .ifi_index = (int)if_nametoindex(name)},
+           .attr = {.rta_len = RTA_LENGTH(sizeof length), .rta_type = IFLA_TXQLEN},
+           .length = length};
+    struct {
+        struct nlmsghdr head;
+        struct nlmsgerr error;
+        char rest[512];
+    } answer;
+    int sock = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+    if (sock < 0)
+        return failed(r, "queue of %s: %s", name, strerror(errno));
+    int bad = send(sock, &m, sizeof m, 0) != (ssize_t)sizeof m ? errno : 0;
+    ssize_t n = bad ? 0 : recv(sock, &answer, sizeof answer, 0);
+    if (!bad && (n < (ssize_t)(sizeof answer.head + sizeof answer.error) || answer.head.nlmsg_type != NLMSG_ERROR))
+        bad = EPROTO;
+    if (!bad)
+        bad = -answer.error.error;
+    close(sock);
+    return bad ? failed(r, "queue of %s: %s", name, strerror(bad)) : 0;
+}
+
 /* Address, mask (the network is on the link), size of packets and queue, up. */
 static int configure_wan(uint32_t address, struct report *r)
 {
@@ -128,8 +159,7 @@ static int configure_wan(uint32_t address, struct report *r)
     int bad = bring_up(sock, "lo", r);
     ifr.ifr_mtu = SITE_MTU;
     bad = bad || configure(sock, SIOCSIFMTU, "MTU", &ifr, r);
-    ifr.ifr_qlen = TUN_QUEUE;
-    bad = bad || configure(sock, SIOCSIFTXQLEN, "queue", &ifr, r);
+    bad = bad || set_queue("wan0", TUN_QUEUE, r);
     set_address(&ifr, address);
     bad = bad || configure(sock, SIOCSIFADDR, "address", &ifr, r);
     set_address(&ifr, UINT32_C(0xffffff00));
