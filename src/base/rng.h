@@ -7,7 +7,13 @@
 #include <stdint.h>
 
 /* Streams in use: one number per purpose, so that no two purposes share values. */
-enum ap_rng_stream { AP_RNG_INIT = 1, AP_RNG_DATA_MIX = 2, AP_RNG_DATA_SHUFFLE = 3, AP_RNG_LINK = 4, AP_RNG_TEST = 100 };
+enum ap_rng_stream {
+    AP_RNG_INIT = 1,
+    AP_RNG_DATA_MIX = 2,
+    AP_RNG_DATA_SHUFFLE = 3,
+    AP_RNG_LINK = 4,
+    AP_RNG_TEST = 100
+};
 
 /* 128 random bits for one counter value. */
 void ap_rng_bits(uint64_t seed, uint64_t stream, uint64_t counter, uint32_t out[4]);

@@ -20,6 +20,7 @@ fi
 [ $code = 0 ] || { cat "$TMPDIR/up.err"; exit 1; }
 trap '"$bed/down"' EXIT
 
+# shellcheck disable=SC2317 # called by check
 # gone PID: within 5 s it is no more, or a zombie.
 gone()
 {
