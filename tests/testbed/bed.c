@@ -45,14 +45,18 @@ static void remove_folder(const char *dir)
     rmdir(dir);
 }
 
-/* The emulator of this folder: its process if it is alive (else 0), and its id. 0 or -1: no such folder. */
+/* The emulator of this folder: its process if it is alive (else 0), and its id. 0 or -1: no such folder, or it is
+ * somebody else's, whose word on what to end is not taken. */
 static int read_pid(const char *dir, pid_t *pid_p, char id[64])
 {
     char path[PATH_BYTES], *text;
     size_t size;
     int pid;
     uint64_t start;
+    struct stat st;
     path_in(path, dir, "pid");
+    if (lstat(dir, &st) != 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid())
+        return -1;
     if (ap_io_read_file(path, 1000, &text, &size, NULL) != AP_OK)
         return -1;
     int got = sscanf(text, "%d %" SCNu64, &pid, &start);
