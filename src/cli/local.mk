@@ -20,6 +20,7 @@ antipode_SOURCES = \
   src/cli/verb_help.c \
   src/cli/verb_plan.c \
   src/cli/verb_prep.c \
+  src/cli/verb_routes.c \
   src/cli/verb_run.c \
   src/cli/verb_schema.c
 antipode_CFLAGS = $(AM_CFLAGS) $(HDF5_CFLAGS) $(YYJSON_CFLAGS)

@@ -9,6 +9,7 @@
 /* ---- antipode ---- */
 extern const struct ap_verb ap_verb_desc_run;
 extern const struct ap_verb ap_verb_desc_plan;
+extern const struct ap_verb ap_verb_desc_routes;
 extern const struct ap_verb ap_verb_desc_prep;
 extern const struct ap_verb ap_verb_desc_ckpt;
 extern const struct ap_verb ap_verb_desc_schema;
@@ -17,6 +18,7 @@ extern const struct ap_verb ap_verb_desc_help;
 extern const struct ap_verb ap_verb_desc_generate; /* hidden: makes the man pages and the completion */
 int ap_verb_run(int argc, char **argv);
 int ap_verb_plan(int argc, char **argv);
+int ap_verb_routes(int argc, char **argv);
 int ap_verb_prep(int argc, char **argv);
 int ap_verb_ckpt(int argc, char **argv);
 int ap_verb_schema(int argc, char **argv);

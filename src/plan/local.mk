@@ -1,10 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 noinst_LTLIBRARIES += src/plan/libap_plan.la
 src_plan_libap_plan_la_SOURCES = \
+  src/plan/arborescence.c src/plan/arborescence.h \
   src/plan/job.c src/plan/job.h src/plan/job_internal.h \
   src/plan/job_options.c \
   src/plan/job_resolve.c \
   src/plan/model_check.c \
   src/plan/model_config.c src/plan/model_config.h \
-  src/plan/model_count.c
+  src/plan/model_count.c \
+  src/plan/packing_lp.c src/plan/packing_lp.h \
+  src/plan/synth.c src/plan/synth.h \
+  src/plan/wan_matrix.c src/plan/wan_matrix.h \
+  src/plan/wan_ring.c \
+  src/plan/wan_times.c src/plan/wan_times.h
 src_plan_libap_plan_la_CFLAGS = $(AM_CFLAGS) $(YYJSON_CFLAGS)
