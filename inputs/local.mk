@@ -42,3 +42,7 @@ dist_goldenv3_DATA = \
 # Job files: runnable where data/quickstart is; installed as examples.
 jobsdir = $(pkgdatadir)/jobs
 dist_jobs_DATA = inputs/quickstart.yaml inputs/bench-s.yaml inputs/bench-m.yaml inputs/bench-dense-30m.yaml inputs/bench-moe-64.yaml
+
+# Tables of links for antipode routes.
+wandir = $(pkgdatadir)/wan
+dist_wan_DATA = inputs/wan/aws12.csv inputs/wan/aws8.csv inputs/wan/three-sites.csv

@@ -121,7 +121,7 @@ endif
 # libFuzzer's main takes replay.c's place (`make fuzzers` builds them, tests/support/check_all.sh runs them).
 EXTRA_DIST += tests/fuzz/corpus tests/fuzz/lsan.supp tests/fuzz/memory_file.h
 AP_FUZZ_TARGETS = tests/fuzz/fuzz_yaml tests/fuzz/fuzz_idx tests/fuzz/fuzz_manifest tests/fuzz/fuzz_safetensors tests/fuzz/fuzz_model_config \
-	tests/fuzz/fuzz_roff tests/fuzz/fuzz_job tests/fuzz/fuzz_link
+	tests/fuzz/fuzz_roff tests/fuzz/fuzz_job tests/fuzz/fuzz_link tests/fuzz/fuzz_wan
 check_PROGRAMS += $(AP_FUZZ_TARGETS)
 if AP_FUZZER
 AP_FUZZ_MAIN =
@@ -165,6 +165,10 @@ tests_fuzz_fuzz_link_SOURCES = tests/fuzz/fuzz_link.c $(AP_FUZZ_MAIN)
 tests_fuzz_fuzz_link_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests
 tests_fuzz_fuzz_link_LDFLAGS = $(AM_LDFLAGS) $(AP_FUZZ_ENGINE)
 tests_fuzz_fuzz_link_LDADD = src/wan/libap_wan.la src/base/libap_base.la $(AP_FUZZ_LIBS)
+tests_fuzz_fuzz_wan_SOURCES = tests/fuzz/fuzz_wan.c $(AP_FUZZ_MAIN)
+tests_fuzz_fuzz_wan_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests
+tests_fuzz_fuzz_wan_LDFLAGS = $(AM_LDFLAGS) $(AP_FUZZ_ENGINE)
+tests_fuzz_fuzz_wan_LDADD = src/plan/libap_plan.la src/base/libap_base.la $(AP_FUZZ_LIBS)
 AP_FUZZ_LIBS = $(HDF5_LIBS) $(ZSTD_LIBS) $(XXHASH_LIBS) $(YYJSON_LIBS) $(FYAML_LIBS) -lpthread -lm
 
 # ---- state, ckpt
@@ -196,7 +200,8 @@ endif
 # ---- base, plan, cli
 EXTRA_DIST += tests/support/leaks.h tests/support/expect.sh
 if AP_CRITERION
-AP_BASE_TESTS = tests/unit/test_base tests/unit/test_io_pool tests/unit/test_options tests/unit/test_model_config tests/unit/test_job
+AP_BASE_TESTS = tests/unit/test_base tests/unit/test_io_pool tests/unit/test_options tests/unit/test_model_config tests/unit/test_job \
+	tests/unit/test_synth tests/unit/test_wan_matrix
 check_PROGRAMS += $(AP_BASE_TESTS)
 TESTS += $(AP_BASE_TESTS)
 AP_BASE_TEST_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests $(CRITERION_CFLAGS)
@@ -211,7 +216,13 @@ tests_unit_test_model_config_CPPFLAGS = $(AP_BASE_TEST_CPPFLAGS)
 tests_unit_test_model_config_LDADD = $(AP_BASE_TEST_LDADD)
 tests_unit_test_job_CPPFLAGS = $(AP_BASE_TEST_CPPFLAGS)
 tests_unit_test_job_LDADD = $(AP_BASE_TEST_LDADD)
+tests_unit_test_synth_CPPFLAGS = $(AP_BASE_TEST_CPPFLAGS) -DAP_TEST_INPUTS='"$(abs_srcdir)/inputs"'
+tests_unit_test_synth_LDADD = $(AP_BASE_TEST_LDADD)
+tests_unit_test_wan_matrix_CPPFLAGS = $(AP_BASE_TEST_CPPFLAGS)
+tests_unit_test_wan_matrix_LDADD = $(AP_BASE_TEST_LDADD)
 endif
-AP_CLI_TESTS = tests/cli/verbs_test.sh tests/cli/job_test.sh tests/cli/docs_test.sh
+AP_CLI_TESTS = tests/cli/verbs_test.sh tests/cli/job_test.sh tests/cli/docs_test.sh tests/cli/routes_test.sh \
+	tests/cli/routes_lp_test.sh
+EXTRA_DIST += tests/support/routes_lp.py
 dist_check_SCRIPTS += $(AP_CLI_TESTS)
 TESTS += $(AP_CLI_TESTS)

@@ -26,7 +26,8 @@ struct ap_wan {
 
 /* n sites "s0", "s1", ... without links. *wan_p is to be freed with destroy. */
 ap_status ap_wan_create(int n, struct ap_wan **wan_p);
-/* The file at path, or text in memory (size bytes at data, file is the name in messages). At least two sites; every
+/* The file at path, or text in memory (size bytes at data and a NUL behind
+ * them, file is the name in messages). At least two sites; every
  * site reaches every other. AP_ERR_INPUT with file, line, column and the fix. */
 ap_status ap_wan_load(const char *path, struct ap_wan **wan_p, struct ap_error *err);
 ap_status ap_wan_parse(const char *data, size_t size, const char *file, struct ap_wan **wan_p, struct ap_error *err);
