@@ -15,10 +15,12 @@
 #define BATCH_MIN      4
 #define BATCH_MAX      8
 #define MAX_PIVOTS     20000
+#define SOFT_MIXED     25.0 /* sharpness of the soft maximum among mixed prices, */
+#define SOFT_SHARE     0.1  /* and how much of it */
 #define TARGET         0.985
 #define TARGET_LATE    0.955 /* what is enough when most of the work is spent */
 #define WORK           9.5e4 /* operations at most, times n^2.6: about 50 ms for 16 sites, 1 s for 48 */
-#define WORK_LATE      0.4   /* the part of them after which less is enough */
+#define WORK_LATE      0.3   /* the part of them after which less is enough */
 #define STUCK          0.1   /* a round that closes less than this part of the gap asks for other columns */
 #define YOUNG_ROUNDS   2     /* a column that is so new */
 #define YOUNG          5.0   /* counts as one of so many times its rate when some must go */
@@ -326,16 +328,21 @@ static void soft_prices(struct work *w, double sharpness)
         w->price[e] = exp(sharpness * (w->load[e] / w->cap[e] - 1)) / w->cap[e];
 }
 
-/* Prices between the best so far (share of them) and the program's, each scaled to the same total. */
+/* Prices between the best so far (share of them) and the program's, each scaled to the same total, and a little of the
+ * soft maximum: many links have the price 0 otherwise, and columns over them are all the same to the pricing. Share 0:
+ * the program's alone, with which a program that no column improves proves itself optimal. */
 static void mixed_prices(struct work *w, double share)
 {
-    double best = 0, lp = 0;
+    double best = 0, lp = 0, soft = 0;
+    soft_prices(w, SOFT_MIXED);
     for (int e = 0; e < w->rows; e++) {
         best += w->cap[e] * w->best_price[e];
         lp += w->cap[e] * w->lp_price[e];
+        soft += w->cap[e] * w->price[e];
     }
     for (int e = 0; e < w->rows; e++)
-        w->price[e] = share * w->best_price[e] / best + (lp > 0 ? (1 - share) * w->lp_price[e] / lp : 0);
+        w->price[e] = share * w->best_price[e] / best + (lp > 0 ? (1 - share) * w->lp_price[e] / lp : 0) +
+                      (share > 0 ? SOFT_SHARE * w->price[e] / soft : 0);
 }
 
 /* Prices of 1 on the links out of (out 1) or into one site: every column crosses each such cut. */

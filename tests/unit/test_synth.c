@@ -286,13 +286,13 @@ AP_TEST(synth, random_48_sites, .timeout = 500)
         random_case((enum law)law, 48, 1, AP_CODEC_ADDITIVE, 0.95, 0.95);
 }
 
-/* Independent links over two decades are the hardest: the certificate must hold, and the plan come near. */
+/* Links that differ by two decades and independently of each other are the hardest. */
 AP_TEST(synth, two_decades, .timeout = 500)
 {
     static const int sizes[] = {3, 6, 12, 16, 24};
     for (int k = 0; k < 5; k++)
         for (int seed = 1; seed <= 2; seed++)
-            random_case(DECADES, sizes[k], seed, AP_CODEC_ADDITIVE, 0.95, 0.9);
+            random_case(DECADES, sizes[k], seed, AP_CODEC_ADDITIVE, 0.95, sizes[k] <= 16 ? 0.95 : 0.93);
 }
 
 AP_TEST(synth, opaque, .timeout = 500)
@@ -302,7 +302,7 @@ AP_TEST(synth, opaque, .timeout = 500)
         for (int seed = 1; seed <= 2; seed++)
             for (int law = 0; law < DECADES; law++)
                 random_case((enum law)law, sizes[k], seed, AP_CODEC_OPAQUE, 0.95,
-                            law == NEAR || law == EQUAL ? 0.95 : 0.0);
+                            law == NEAR || law == EQUAL ? 0.95 : 0.75);
 }
 
 /* n equal links: every column moves 2 (n - 1) units; a site sends 1 at most, or a link does. */
