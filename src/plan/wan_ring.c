@@ -11,8 +11,8 @@
 #include "plan/wan_times.h"
 
 #define EXACT_SITES 16
-#define TRIES       8  /* starts of the path growing, per site */
-#define STEPS       60 /* rotations, per site */
+#define TRIES       16 /* starts of the path growing */
+#define STEPS       30 /* of each, per site */
 
 struct search {
     const struct ap_wan *wan;
@@ -119,8 +119,8 @@ static int cycle(struct search *s)
 {
     if (s->n <= EXACT_SITES)
         return cycle_exact(s);
-    for (int t = 0; t < TRIES * s->n; t++)
-        if (grow(s, t % s->n))
+    for (int t = 0; t < TRIES; t++)
+        if (grow(s, t * s->n / TRIES))
             return 1;
     return 0;
 }
@@ -170,8 +170,9 @@ ap_status ap_wan_ring_best(const struct ap_wan *w, struct ap_wan_ring *ring_p, i
         free(s.ends);
         return AP_ERR_NOMEM;
     }
+    double most = limit(w);
     for (int e = 0; e < w->n * w->n; e++)
-        if (w->rate[e] > 0 && w->rate[e] <= limit(w))
+        if (w->rate[e] > 0 && w->rate[e] <= most)
             rates[count++] = w->rate[e];
     qsort(rates, (size_t)count, sizeof *rates, ascending);
     *found_p = bisect(&s, rates, count);
@@ -181,7 +182,7 @@ ap_status ap_wan_ring_best(const struct ap_wan *w, struct ap_wan_ring *ring_p, i
         free(order);
         return AP_OK;
     }
-    struct ap_wan_ring ring = {.order = order, .slowest = INFINITY, .limit = limit(w)};
+    struct ap_wan_ring ring = {.order = order, .slowest = INFINITY, .limit = most};
     memcpy(order, s.best, (size_t)w->n * sizeof *order);
     for (int k = 0; k < w->n; k++)
         ring.slowest = fmin(ring.slowest, w->rate[order[k] * w->n + order[(k + 1) % w->n]]);
