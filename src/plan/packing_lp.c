@@ -21,7 +21,10 @@
 #define PIVOT_LEAST 1e-9
 #define LOSS        1e3
 
+typedef void subtract_fn(double *restrict y, const double *restrict x, double f, int n);
+
 struct ap_packing {
+    subtract_fn *subtract;
     int rows, columns, max_columns;
     double value;
     double *b;     /* [rows] */
@@ -32,12 +35,42 @@ struct ap_packing {
     double **d;    /* [max_columns] of [rows] */
 };
 
+/* y -= f * x. Products are rounded before the sum in both forms, so that all machines make the same plan. */
+static inline __attribute__((always_inline)) void subtract(double *restrict y, const double *restrict x, double f,
+                                                           int n)
+{
+    for (int i = 0; i < n; i++)
+        y[i] -= f * x[i];
+}
+
+static void subtract_plain(double *restrict y, const double *restrict x, double f, int n)
+{
+    subtract(y, x, f, n);
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx2"))) static void subtract_avx2(double *restrict y, const double *restrict x, double f, int n)
+{
+    subtract(y, x, f, n);
+}
+#endif
+
+static subtract_fn *subtract_best(void)
+{
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx2"))
+        return subtract_avx2;
+#endif
+    return subtract_plain;
+}
+
 ap_status ap_packing_create(int rows, const double *capacity, int max_columns, struct ap_packing **p_p)
 {
     size_t m = (size_t)rows, k = (size_t)max_columns;
     struct ap_packing *p = calloc(1, sizeof *p);
     if (p == NULL)
         return AP_ERR_NOMEM;
+    p->subtract = subtract_best();
     p->rows = rows;
     p->max_columns = max_columns;
     p->b = malloc(m * sizeof *p->b);
@@ -134,8 +167,7 @@ static void pivot(struct ap_packing *p, int row, int j)
         if (k == j || other[row] == 0)
             continue;
         double f = other[row] / lead;
-        for (int i = 0; i < p->rows; i++)
-            other[i] -= f * col[i];
+        p->subtract(other, col, f, p->rows);
         other[row] = f;
         p->gain[k] -= p->gain[j] * f;
     }

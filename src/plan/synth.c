@@ -18,7 +18,7 @@
 #define SOFT_MIXED     25.0 /* sharpness of the soft maximum among mixed prices, */
 #define SOFT_SHARE     0.1  /* and how much of it */
 #define TARGET         0.985
-#define TARGET_LATE    0.955 /* what is enough when most of the work is spent */
+#define TARGET_LATE    0.952 /* what is enough when most of the work is spent */
 #define WORK           9.5e4 /* operations at most, times n^2.6: about 50 ms for 16 sites, 1 s for 48 */
 #define WORK_LATE      0.3   /* the part of them after which less is enough */
 #define STUCK          0.1   /* a round that closes less than this part of the gap asks for other columns */
