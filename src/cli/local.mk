@@ -14,6 +14,7 @@ antipode_SOURCES = \
   src/cli/ckpt_tools.c src/cli/ckpt_tools.h \
   src/cli/cli_man.c \
   src/cli/main.c \
+  src/cli/plan_layout.c src/cli/plan_layout.h \
   src/cli/verb_ckpt.c \
   src/cli/verb_doctor.c \
   src/cli/verb_generate.c \

@@ -10,13 +10,17 @@
 #include "base/dtype.h"
 #include "base/json.h"
 #include "base/log.h"
+#include "cli/plan_layout.h"
 #include "cli/verbs.h"
 
 struct plan_flags {
     char *model;
     int count;
     int64_t seq_len;
+    struct plan_machine_flags machine;
 };
+
+#define MACHINE(field) .offset = offsetof(struct plan_flags, machine.field)
 
 static const struct ap_option flags[] = {
     {.key = "model",
@@ -37,6 +41,93 @@ static const struct ap_option flags[] = {
      .flags = AP_OPT_AUTO,
      .default_words = "data.seq_len of the job, or 4096",
      .doc = "Sequence length behind the operations per token."},
+    {.key = "topology",
+     .kind = AP_OPT_PATH,
+     MACHINE(topology),
+     .excludes = "wan",
+     .doc = "A measured machine (topology.csv): plan the layout of the job on it."},
+    {.key = "wan",
+     .kind = AP_OPT_PATH,
+     MACHINE(wan),
+     .doc =
+         "A matrix between sites (src,dst,rtt_ms,gbit_per_s) instead; what the sites are like is said by the options "
+         "that follow."},
+    {.key = "nodes-per-site",
+     .kind = AP_OPT_INT,
+     MACHINE(nodes_per_site),
+     .fallback = "1",
+     .min = 1,
+     .max = 65536,
+     .doc = "With --wan: nodes of each site."},
+    {.key = "ranks-per-node",
+     .kind = AP_OPT_INT,
+     MACHINE(ranks_per_node),
+     .fallback = "1",
+     .min = 1,
+     .max = 65536,
+     .doc = "With --wan: ranks of each node."},
+    {.key = "gflops",
+     .kind = AP_OPT_REAL,
+     MACHINE(gflops),
+     .fallback = "100",
+     .min = 0.001,
+     .max = 1e9,
+     .doc = "With --wan: speed of a rank in GFLOP/s, as its training step reaches it."},
+    {.key = "memory-gb",
+     .kind = AP_OPT_REAL,
+     MACHINE(memory_gb),
+     .fallback = "16",
+     .min = 0.001,
+     .max = 1e6,
+     .doc = "With --wan: memory of a rank in GB."},
+    {.key = "memory-gb-per-s",
+     .kind = AP_OPT_REAL,
+     MACHINE(memory_gb_per_s),
+     .fallback = "20",
+     .min = 0.001,
+     .max = 1e6,
+     .doc = "With --wan: memory bandwidth of a rank in GB/s."},
+    {.key = "node-gbit",
+     .kind = AP_OPT_REAL,
+     MACHINE(node_gbit),
+     .fallback = "80",
+     .min = 1e-6,
+     .max = 1e9,
+     .doc = "With --wan: Gbit/s between two ranks of a node."},
+    {.key = "node-us",
+     .kind = AP_OPT_REAL,
+     MACHINE(node_us),
+     .fallback = "1",
+     .max = 1e9,
+     .doc = "With --wan: latency between them, one way, in microseconds."},
+    {.key = "site-gbit",
+     .kind = AP_OPT_REAL,
+     MACHINE(site_gbit),
+     .fallback = "10",
+     .min = 1e-6,
+     .max = 1e9,
+     .doc = "With --wan: Gbit/s between two ranks on two nodes of a site."},
+    {.key = "site-us",
+     .kind = AP_OPT_REAL,
+     MACHINE(site_us),
+     .fallback = "30",
+     .max = 1e9,
+     .doc = "With --wan: latency between them, one way, in microseconds."},
+    {.key = "micro-sequences",
+     .kind = AP_OPT_INT,
+     MACHINE(micro_sequences),
+     .min = 1,
+     .max = 1048576,
+     .flags = AP_OPT_AUTO,
+     .default_words = "batch.micro_sequences of the job",
+     .doc = "Sequences of a micro-batch of the layout; auto: searched among the divisors of the step's sequences."},
+    {.key = "runners-up",
+     .kind = AP_OPT_INT,
+     MACHINE(runners_up),
+     .fallback = "4",
+     .min = 0,
+     .max = 30,
+     .doc = "How many other layouts are shown."},
 };
 
 const struct ap_verb ap_verb_desc_plan = {
@@ -44,12 +135,19 @@ const struct ap_verb ap_verb_desc_plan = {
     .operands = "[JOB]",
     .max_operands = 1,
     .takes = AP_VERB_SETS | AP_VERB_JSON,
-    .summary = "parameters, operations and memory of a model or a job",
-    .doc = "With a job file: the parameters of its model, the operations of a step and of the whole training, and the "
-           "bytes of its state. With --model NAME: the same of a model alone. Nothing is started, no data is read.\n\n"
-           "The counts are exact. 'total' leaves out the multi-token prediction layers, as published counts do; 'mtp' "
-           "has them. 'active' counts the routed experts that one token uses.\n\n"
-           "  antipode plan --model deepseek-v3 --count --json",
+    .summary = "sizes of a model or a job, and its layout on a machine",
+    .doc =
+        "With a job file: the parameters of its model, the operations of a step and of the whole training, and the "
+        "bytes of its state. With --model NAME: the same of a model alone. Nothing is started, no data is read.\n\n"
+        "The counts are exact. 'total' leaves out the multi-token prediction layers, as published counts do; 'mtp' "
+        "has them. 'active' counts the routed experts that one token uses.\n\n"
+        "With a machine (--topology or --wan): which rank does what. The number of ranks is split over the axes data, "
+        "tensor, pipeline and expert so that the predicted step is shortest; what the job's parallel section fixes "
+        "stays. Printed are the layout, the predicted step in its parts, memory, why, and the runners-up; with --json "
+        "the content of plan.json.\n\n"
+        "  antipode plan --model deepseek-v3 --count --json\n"
+        "  antipode plan job.yaml --topology runs/NAME/topology.csv\n"
+        "  antipode plan job.yaml --wan sites.csv --nodes-per-site 4 --ranks-per-node 8 --gflops 3e5 --memory-gb 80",
     .flags = flags,
     .flag_count = sizeof flags / sizeof flags[0],
     .run = ap_verb_plan,
@@ -168,6 +266,11 @@ static ap_status plan(const struct ap_cli_args *args, const struct plan_flags *f
         ap_error_hint(err, "antipode plan --help");
         return AP_ERR_USAGE;
     }
+    if (f->model != NULL && (f->machine.topology != NULL || f->machine.wan != NULL)) {
+        ap_error_set(err, AP_ERR_USAGE, "a layout is planned for a job, not for --model");
+        ap_error_hint(err, "antipode plan JOB --topology FILE");
+        return AP_ERR_USAGE;
+    }
     if (f->model == NULL) {
         AP_TRY(ap_job_load(args->operands[0], args->sets, args->set_count, &job, err));
         cfg = job->model.cfg;
@@ -175,6 +278,11 @@ static ap_status plan(const struct ap_cli_args *args, const struct plan_flags *f
         AP_TRY(ap_model_config_load(f->model, &cfg, err));
     } else {
         AP_TRY(ap_model_config_preset(f->model, &cfg, err));
+    }
+    if (f->machine.topology != NULL || f->machine.wan != NULL) {
+        ap_status status = plan_layout(job, &f->machine, args->json, err);
+        ap_job_destroy(job);
+        return status;
     }
     struct report r = {.cfg = &cfg, .job = job, .only_count = f->count};
     r.seq_len = f->seq_len != AP_AUTO ? f->seq_len : job != NULL ? job->data.seq_len : 4096;

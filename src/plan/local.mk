@@ -2,9 +2,16 @@
 noinst_LTLIBRARIES += src/plan/libap_plan.la
 src_plan_libap_plan_la_SOURCES = \
   src/plan/arborescence.c src/plan/arborescence.h \
+  src/plan/cluster.c src/plan/cluster.h \
+  src/plan/csv_reader.c src/plan/csv_reader.h \
   src/plan/job.c src/plan/job.h src/plan/job_internal.h \
   src/plan/job_options.c \
   src/plan/job_resolve.c \
+  src/plan/layout.c src/plan/layout.h \
+  src/plan/layout_cost.c \
+  src/plan/layout_model.c src/plan/layout_model.h \
+  src/plan/layout_place.c \
+  src/plan/layout_split.c \
   src/plan/model_check.c \
   src/plan/model_config.c src/plan/model_config.h \
   src/plan/model_count.c \
@@ -13,4 +20,11 @@ src_plan_libap_plan_la_SOURCES = \
   src/plan/wan_matrix.c src/plan/wan_matrix.h \
   src/plan/wan_ring.c \
   src/plan/wan_times.c src/plan/wan_times.h
+  src/plan/name_index.c src/plan/name_index.h \
+  src/plan/plan_report.c src/plan/plan_report.h \
+  src/plan/route_order.c src/plan/route_order.h \
+  src/plan/simulate.c src/plan/simulate.h \
+  src/plan/topology.c src/plan/topology.h \
+  src/plan/topology_csv.c \
+  src/plan/topology_write.c
 src_plan_libap_plan_la_CFLAGS = $(AM_CFLAGS) $(YYJSON_CFLAGS)

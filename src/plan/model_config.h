@@ -53,6 +53,18 @@ void ap_model_count_params(const struct ap_model_config *cfg, struct ap_model_co
  * sequence length seq_len; the definition behind MFU. */
 double ap_model_train_flops_per_token(const struct ap_model_config *cfg, int64_t seq_len);
 
+/* What one layer (0-based; layers: the MTP block with its projection and norms, without the shared head and
+ * embedding) is made of. */
+struct ap_model_layer {
+    int64_t dense, routed; /* parameters that every process of an expert group holds, and those it shares out */
+    double flops_token;    /* training operations for one token: forward is a third of them */
+    double saved_token;    /* bytes kept for backward per token, the layer's input included */
+};
+/* element_size: bytes of an activation (4: fp32, 2: bf16). The sums over all layers, the embedding, head and final norm
+ * are those of the two functions above; saved_token is what model/ allocates. */
+void ap_model_count_layer(const struct ap_model_config *cfg, int64_t layer, int64_t seq_len, int element_size,
+                          struct ap_model_layer *layer_p);
+
 enum ap_param_role {
     AP_PARAM_MATRIX,
     AP_PARAM_NORM,

@@ -91,6 +91,42 @@ double ap_model_train_flops_per_token(const struct ap_model_config *c, int64_t s
     return 6.0 * matrices + attention;
 }
 
+/* Bytes that attention and norms of a layer keep per token (model/block.c, model/mla.c). */
+static double attention_saved(const struct ap_model_config *c, double e)
+{
+    int64_t heads = c->heads;
+    double n = (double)(4 * c->hidden_size + heads * (c->nope_dim + c->rope_dim) + 2 * c->kv_lora_rank + c->rope_dim +
+                        heads * (c->nope_dim + 2 * c->v_dim) + 2 * c->q_lora_rank);
+    return n * e + 4.0 * (double)(heads + 3 + (c->q_lora_rank > 0));
+}
+
+/* The same of the feed-forward part (model/ffn.c, model/moe.c). */
+static double ffn_saved(const struct ap_model_config *c, int moe, double e)
+{
+    if (!moe)
+        return 3.0 * (double)c->intermediate_size * e;
+    double k = (double)c->experts_per_token, width = (double)c->moe_intermediate_size;
+    double rows = 2 * k * (double)c->hidden_size + 3 * (k + (double)c->shared_experts) * width;
+    return rows * e + 4.0 * (2 * (double)c->routed_experts + 4 * k);
+}
+
+void ap_model_count_layer(const struct ap_model_config *c, int64_t layer, int64_t seq_len, int element_size,
+                          struct ap_model_layer *layer_p)
+{
+    struct ap_model_layer n = {0};
+    int moe = ap_model_layer_is_moe(c, layer), mtp = layer >= c->layers;
+    int64_t h = c->hidden_size, dense_mlp = 3 * h * c->intermediate_size;
+    int64_t matrices = attention_matrices(c) + (moe ? moe_size(c, 1) : dense_mlp) + (mtp ? 2 * h * h : 0);
+    double width = (double)(c->heads * (c->nope_dim + c->rope_dim + c->v_dim));
+    n.routed = moe ? c->routed_experts * expert_size(c) : 0;
+    n.dense = attention_matrices(c) + layer_norms(c) + (moe ? moe_size(c, 0) - n.routed : dense_mlp);
+    n.dense += mtp ? 3 * h + 2 * h * h : 0;
+    n.flops_token = 6.0 * (double)matrices + 3.0 * (double)(seq_len + 1) * width;
+    n.saved_token = attention_saved(c, element_size) + ffn_saved(c, moe, element_size);
+    n.saved_token += mtp ? 4.0 * (double)h * element_size + 20 : 0;
+    *layer_p = n;
+}
+
 /* The visitor in flight: what every call of it shares. */
 struct walk {
     const struct ap_model_config *cfg;

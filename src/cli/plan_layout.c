@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The layout of a job on a machine that is given as a file: load, search, simulate, print. */
+#include "config.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/dtype.h"
+#include "base/io.h"
+#include "base/log.h"
+#include "cli/plan_layout.h"
+#include "plan/plan_report.h"
+#include "plan/simulate.h"
+
+#define MATRIX_BYTES ((size_t)1 << 24)
+
+static ap_status load_wan(const struct plan_machine_flags *f, struct ap_topology **t_p, struct ap_error *err)
+{
+    struct ap_topo_shape shape = {
+        .nodes_per_site = (int)f->nodes_per_site,
+        .ranks_per_node = (int)f->ranks_per_node,
+        .rank = {.speed = f->gflops * 1e9, .memory = f->memory_gb * 1e9, .memory_bandwidth = f->memory_gb_per_s * 1e9},
+        .node = {f->node_us * 1e-6, f->node_gbit * 1e9 / 8},
+        .site = {f->site_us * 1e-6, f->site_gbit * 1e9 / 8}};
+    char *text = NULL;
+    size_t size = 0;
+    snprintf(shape.rank.device, sizeof shape.rank.device, "%s", "any");
+    AP_TRY(ap_io_read_file(f->wan, MATRIX_BYTES, &text, &size, err));
+    ap_status status = ap_topology_from_wan(f->wan, text, size, &shape, t_p, err);
+    free(text);
+    return status;
+}
+
+static ap_status print(struct ap_plan_report *r, int json)
+{
+    char *text;
+    if (json) {
+        struct ap_json j = {.indent = 2};
+        ap_plan_report_json(r, &j);
+        ap_strbuf_add(&j.text, "\n");
+        text = ap_strbuf_take(&j.text);
+    } else {
+        struct ap_strbuf b = {0};
+        ap_plan_report_text(r, &b);
+        text = ap_strbuf_take(&b);
+    }
+    if (text == NULL)
+        return AP_ERR_NOMEM;
+    ap_out("%s", text);
+    free(text);
+    return AP_OK;
+}
+
+static ap_status search(const struct ap_job *job, const struct ap_layout_problem *p, int keep, int json,
+                        struct ap_error *err)
+{
+    struct ap_layout_model *m = NULL;
+    struct ap_layout_plan plan = {0};
+    struct ap_plan_report r = {.problem = p, .plan = &plan, .job = job->name};
+    ap_status status = ap_layout_model_create(p, &m, err);
+    if (status == AP_OK)
+        status = ap_layout_search(m, keep, &plan, err);
+    if (status == AP_OK)
+        status = ap_simulate_step(m, plan.best[0], &r.simulated, err);
+    r.model = m;
+    if (status == AP_OK && print(&r, json) != AP_OK)
+        status = ap_error_set(err, AP_ERR_NOMEM, "out of memory for the report");
+    ap_layout_plan_clear(&plan);
+    ap_layout_model_destroy(m);
+    return status;
+}
+
+ap_status plan_layout(const struct ap_job *job, const struct plan_machine_flags *f, int json, struct ap_error *err)
+{
+    struct ap_topology *t = NULL;
+    if (f->topology != NULL)
+        AP_TRY(ap_topology_load(f->topology, &t, err));
+    else
+        AP_TRY(load_wan(f, &t, err));
+    struct ap_layout_problem p = {
+        .topo = t,
+        .cfg = &job->model.cfg,
+        .seq_len = job->data.seq_len,
+        .global_sequences = job->batch.global_sequences,
+        .micro_sequences = f->micro_sequences == AP_AUTO ? 0
+                           : f->micro_sequences > 0      ? f->micro_sequences
+                                                         : job->batch.micro_sequences,
+        .element_size = job->dtype == AP_BF16 ? 2 : 4,
+        .recompute = job->recompute,
+        .data = job->parallel.data,
+        .tensor = job->parallel.tensor,
+        .pipeline = job->parallel.pipeline,
+        .expert = job->parallel.expert,
+    };
+    ap_status status = search(job, &p, 1 + (int)f->runners_up, json, err);
+    ap_topology_destroy(t);
+    return status;
+}

@@ -1,0 +1,572 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The cost model of a step (docs/planner.md): from a layout to seconds and bytes. */
+#include "config.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "plan/layout_model.h"
+
+/* AdamW reads weight, gradient and two moments and writes three of them: bytes per parameter. */
+#define OPTIMIZER_BYTES 28.0
+
+int ap_layout_rank(const struct ap_layout *l, int s, int d, int e, int t)
+{
+    return l->rank[((s * l->data + d) * l->expert + e) * l->tensor + t];
+}
+
+/* Node of the first, and so of every, rank of a cell. */
+static int cell_node(const struct ap_layout_model *m, const struct ap_layout *l, int s, int d, int e)
+{
+    return m->p.topo->ranks[ap_layout_rank(l, s, d, e, 0)].node;
+}
+
+static double tokens(const struct ap_layout_model *m, const struct ap_layout *l)
+{
+    return (double)(l->micro_sequences * m->p.seq_len);
+}
+
+static struct ap_topo_link worse(struct ap_topo_link a, struct ap_topo_link b)
+{
+    return (struct ap_topo_link){fmax(a.latency, b.latency), fmin(a.bandwidth, b.bandwidth)};
+}
+
+void ap_layout_load(const struct ap_layout_model *m, int first, int end, struct ap_stage_load *load_p)
+{
+    const struct ap_model_config *c = m->p.cfg;
+    const struct ap_stage_load *a = &m->sum[first], *b = &m->sum[end];
+    double h = (double)c->hidden_size, e = m->p.element_size, head = h * (double)c->vocab_size;
+    int outer = first > 0; /* the last stage holds no embedding of its own */
+    struct ap_stage_load n = {.flops = b->flops - a->flops,
+                              .flops_forward = b->flops_forward - a->flops_forward,
+                              .dense = b->dense - a->dense,
+                              .routed = b->routed - a->routed,
+                              .saved = b->saved - a->saved,
+                              .held = 2 * h * e + (m->p.recompute ? m->largest_saved : 0),
+                              .reduces = b->reduces - a->reduces,
+                              .reduces_forward = b->reduces_forward - a->reduces_forward,
+                              .exchanges = b->exchanges - a->exchanges,
+                              .exchanges_forward = b->exchanges_forward - a->exchanges_forward};
+    if (first == 0) {
+        n.dense += head;
+        n.reduces++;
+        n.reduces_forward++;
+    }
+    if (end == c->layers) {
+        n.flops += 6 * head;
+        n.flops_forward += 2 * head;
+        n.dense += head + h;
+        n.held += (double)c->vocab_size * e + 3 * h * e;
+        n.reduces++;
+    }
+    for (int64_t k = 0; end == c->layers && k < c->mtp_depth; k++) {
+        struct ap_model_layer mtp;
+        int moe = ap_model_layer_is_moe(c, c->layers + k);
+        ap_model_count_layer(c, c->layers + k, m->p.seq_len, m->p.element_size, &mtp);
+        n.flops += mtp.flops_token + 6 * head;
+        n.flops_forward += mtp.flops_token / 3 + 2 * head;
+        n.dense += (double)mtp.dense + (outer ? head : 0);
+        n.routed += (double)mtp.routed;
+        n.saved += mtp.saved_token;
+        n.reduces += 6;
+        n.reduces_forward += 3;
+        n.exchanges += moe ? 4 : 0;
+        n.exchanges_forward += moe ? 2 : 0;
+    }
+    *load_p = n;
+}
+
+double ap_layout_stage_time(const struct ap_layout_model *m, const struct ap_layout *l,
+                            const struct ap_stage_load *load, const struct ap_stage_links *links,
+                            struct ap_layout_stage *stage_p)
+{
+    double n = tokens(m, l), row = (double)m->p.cfg->hidden_size * m->p.element_size, tp = l->tensor, ep = l->expert;
+    double rate = tp * links->speed, reduce = 0, exchange = 0;
+    if (l->tensor > 1)
+        reduce = 2 * (tp - 1) * (n * row / tp / links->tensor.bandwidth + links->tensor.latency);
+    if (l->expert > 1)
+        exchange = (ep - 1) * (n * row * (double)m->p.cfg->experts_per_token / tp / ep / links->expert.bandwidth +
+                               links->expert.latency);
+    double forward =
+        n * load->flops_forward / rate + load->reduces_forward * reduce + load->exchanges_forward * exchange;
+    double whole = n * load->flops / rate + load->reduces * reduce + load->exchanges * exchange;
+    if (stage_p != NULL) {
+        stage_p->forward = forward;
+        stage_p->backward = whole - forward;
+        stage_p->compute = n * load->flops / rate;
+    }
+    return whole;
+}
+
+void ap_layout_block_links(struct ap_layout_model *m, const struct ap_layout *l, int s, int d,
+                           struct ap_stage_links *links_p)
+{
+    const struct ap_topology *t = m->p.topo;
+    const struct ap_topo_link none = {0, INFINITY};
+    struct ap_stage_links k = {INFINITY, none, none};
+    int nodes = 0, stamp = ++m->stamp;
+    const int *rank = &l->rank[(s * l->data + d) * l->expert * l->tensor];
+    for (int i = 0; i < l->expert * l->tensor; i++) {
+        k.speed = fmin(k.speed, t->ranks[rank[i]].speed);
+        if (i % l->tensor != 0)
+            continue;
+        int node = t->ranks[rank[i]].node;
+        if (l->tensor > 1)
+            k.tensor = worse(k.tensor, t->nodes[node].inside);
+        if (m->mark[node] == stamp) {
+            k.expert = worse(k.expert, t->nodes[node].inside);
+            continue;
+        }
+        m->mark[node] = stamp;
+        m->list[nodes++] = node;
+    }
+    int pairs = t->node_pairs != NULL ? nodes : nodes < 2 ? nodes : 2; /* else all pairs are alike */
+    for (int a = 0; a < pairs; a++)
+        for (int b = 0; b < pairs; b++)
+            if (a != b)
+                k.expert = worse(k.expert, ap_topology_link(t, m->list[a], m->list[b]));
+    *links_p = k;
+}
+
+/* ---- stages and the links between them ---- */
+
+static struct ap_layout_stage *stage_of(const struct ap_layout_model *m, const struct ap_layout *l, int s, int d)
+{
+    return &m->stage[s * l->data + d];
+}
+
+const struct ap_layout_stage *ap_layout_stage(const struct ap_layout_model *m, const struct ap_layout *l, int s, int d)
+{
+    return stage_of(m, l, s, d);
+}
+
+static void add_wan(struct ap_layout_model *m, int a, int b, double bytes)
+{
+    int n = m->p.topo->site_count;
+    m->load[a * n + b] += bytes;
+    m->load[n * n + a] += bytes;
+    m->load[n * n + n + b] += bytes;
+}
+
+static void clear_wan(struct ap_layout_model *m)
+{
+    size_t n = (size_t)m->p.topo->site_count;
+    memset(m->load, 0, (n * n + 2 * n) * sizeof *m->load);
+}
+
+/* Seconds that the busiest of the three resources of a link between sites needs for its load. */
+static double wan_time(const struct ap_layout_model *m, int a, int b)
+{
+    const struct ap_topology *t = m->p.topo;
+    int n = t->site_count;
+    double time = m->load[a * n + b] / t->wan[a * n + b].bandwidth;
+    if (t->sites[a].egress > 0)
+        time = fmax(time, m->load[n * n + a] / t->sites[a].egress);
+    if (t->sites[b].ingress > 0)
+        time = fmax(time, m->load[n * n + n + b] / t->sites[b].ingress);
+    return time;
+}
+
+/* A transfer of bytes from each tensor rank of a cell on node a to its like on node b. */
+static void add_transfer(const struct ap_layout_model *m, int a, int b, double bytes, double times[2], int *wan_p)
+{
+    const struct ap_topology *t = m->p.topo;
+    struct ap_topo_link k = ap_topology_link(t, a, b);
+    int sa = t->nodes[a].site, sb = t->nodes[b].site;
+    times[0] = fmax(times[0], k.latency);
+    times[1] = fmax(times[1], sa == sb ? bytes / k.bandwidth : wan_time(m, sa, sb));
+    *wan_p |= sa != sb;
+}
+
+static void link_stages(struct ap_layout_model *m, const struct ap_layout *l)
+{
+    const struct ap_topology *t = m->p.topo;
+    double bytes = tokens(m, l) * (double)m->p.cfg->hidden_size * m->p.element_size;
+    clear_wan(m);
+    for (int s = 0; s + 1 < l->pipeline; s++)
+        for (int i = 0; i < l->data * l->expert; i++) {
+            int a = t->nodes[cell_node(m, l, s, i / l->expert, i % l->expert)].site;
+            int b = t->nodes[cell_node(m, l, s + 1, i / l->expert, i % l->expert)].site;
+            if (a == b)
+                continue;
+            add_wan(m, a, b, bytes);
+            add_wan(m, b, a, bytes);
+        }
+    for (int s = 0; s + 1 < l->pipeline; s++)
+        for (int d = 0; d < l->data; d++) {
+            struct ap_layout_stage *k = stage_of(m, l, s, d);
+            double ahead[2] = {0, 0}, back[2] = {0, 0};
+            k->ahead.wan = 0;
+            for (int e = 0; e < l->expert; e++) {
+                int a = cell_node(m, l, s, d, e), b = cell_node(m, l, s + 1, d, e);
+                add_transfer(m, a, b, bytes / l->tensor, ahead, &k->ahead.wan);
+                add_transfer(m, b, a, bytes / l->tensor, back, &k->ahead.wan);
+            }
+            k->ahead.latency = ahead[0];
+            k->ahead.occupied = ahead[1];
+            k->back.latency = back[0];
+            k->back.occupied = back[1];
+            k->back.wan = k->ahead.wan;
+        }
+}
+
+static void time_stages(struct ap_layout_model *m, const struct ap_layout *l)
+{
+    for (int s = 0; s < l->pipeline; s++) {
+        struct ap_stage_load load;
+        ap_layout_load(m, l->first[s], l->first[s + 1], &load);
+        for (int d = 0; d < l->data; d++) {
+            struct ap_stage_links links;
+            struct ap_layout_stage *k = stage_of(m, l, s, d);
+            memset(k, 0, sizeof *k);
+            ap_layout_block_links(m, l, s, d, &links);
+            ap_layout_stage_time(m, l, &load, &links, k);
+        }
+    }
+    link_stages(m, l);
+}
+
+/* ---- one pipeline ---- */
+
+/* What the closed form needs of pipeline d. */
+struct pipe {
+    double fill;   /* one micro-batch there and back */
+    double period; /* of the slowest stage or link */
+    int slow;      /* slowest stage */
+};
+
+static double stage_sum(const struct ap_layout_stage *k)
+{
+    return k->forward + k->backward;
+}
+
+static double link_sum(const struct ap_layout_stage *k)
+{
+    return k->ahead.latency + k->ahead.occupied + k->back.latency + k->back.occupied;
+}
+
+static struct pipe measure(const struct ap_layout_model *m, const struct ap_layout *l, int d)
+{
+    struct pipe p = {0, 0, 0};
+    double slowest = 0;
+    for (int s = 0; s < l->pipeline; s++) {
+        const struct ap_layout_stage *k = stage_of(m, l, s, d);
+        p.fill += stage_sum(k) + link_sum(k);
+        p.period = fmax(p.period, fmax(stage_sum(k), fmax(k->ahead.occupied, k->back.occupied)));
+        if (stage_sum(k) > slowest) {
+            slowest = stage_sum(k);
+            p.slow = s;
+        }
+    }
+    return p;
+}
+
+/* Micro-batches in flight from each stage on: one for each stage still ahead (1F1B), and in a deep schedule as many
+ * more as it takes to hide each link's way there and back. */
+static void set_windows(const struct ap_layout_model *m, struct ap_layout *l, int d, const struct pipe *p)
+{
+    int64_t window = 1;
+    for (int s = l->pipeline - 1; s >= 0; s--) {
+        if (s < l->pipeline - 1) {
+            double way = link_sum(stage_of(m, l, s, d)) / p->period;
+            window += 1 + (l->deep ? (int64_t)fmin(ceil(way), 1e9) : 0);
+        }
+        l->window[s * l->data + d] = window;
+    }
+}
+
+/* Seconds of pipeline d for n rounds. A stage with window w cannot start micro-batch i before micro-batch i - w has
+ * come back: every w of them cost one way there and back from that stage. */
+static double pipe_time(const struct ap_layout_model *m, const struct ap_layout *l, int d, const struct pipe *p,
+                        int64_t n)
+{
+    double more = 0, trip = 0;
+    for (int s = l->pipeline - 1; s >= 0; s--) {
+        const struct ap_layout_stage *k = stage_of(m, l, s, d);
+        double w = (double)l->window[s * l->data + d], turns = floor((double)(n - 1) / w);
+        trip += stage_sum(k) + link_sum(k);
+        more = fmax(more, turns * fmax(trip, w * p->period) + ((double)(n - 1) - turns * w) * p->period);
+    }
+    return p->fill + more;
+}
+
+/* Rounds in proportion to the pipelines' speeds, the rest to the largest remainders. */
+static void share_rounds(struct ap_layout_model *m, struct ap_layout *l, int64_t rounds)
+{
+    double sum = 0;
+    int64_t given = 0;
+    for (int d = 0; d < l->data; d++) {
+        struct pipe p = measure(m, l, d);
+        set_windows(m, l, d, &p);
+        m->pipe[d] = 1 / p.period;
+        sum += m->pipe[d];
+    }
+    for (int d = 0; d < l->data; d++) {
+        double exact = (double)(rounds - l->data) * m->pipe[d] / sum;
+        l->rounds[d] = 1 + (int64_t)floor(exact); /* everyone has one */
+        m->pipe[d] = exact - floor(exact);
+        given += l->rounds[d];
+    }
+    for (; given < rounds; given++) {
+        int best = 0;
+        for (int d = 1; d < l->data; d++)
+            if (m->pipe[d] > m->pipe[best])
+                best = d;
+        m->pipe[best] -= 1;
+        l->rounds[best]++;
+    }
+}
+
+/* Move single rounds from the pipeline that ends last to the one that then ends first, while that helps: proportional
+ * shares forget that pipelines fill at different speeds. Returns the last end. */
+static double level_rounds(struct ap_layout_model *m, struct ap_layout *l, int *slow_p)
+{
+    int limit = l->data <= 64 ? 4096 : 64;
+    for (int d = 0; d < l->data; d++) {
+        struct pipe p = measure(m, l, d);
+        m->pipe[d] = pipe_time(m, l, d, &p, l->rounds[d]);
+    }
+    for (;; limit--) {
+        int last = 0, first = -1;
+        double then = INFINITY;
+        for (int d = 1; d < l->data; d++)
+            if (m->pipe[d] > m->pipe[last])
+                last = d;
+        *slow_p = last;
+        for (int d = 0; d < l->data && limit > 0 && l->rounds[last] > 1; d++) {
+            if (m->pipe[d] >= m->pipe[last])
+                continue;
+            struct pipe p = measure(m, l, d);
+            double end = pipe_time(m, l, d, &p, l->rounds[d] + 1);
+            if (end < then) {
+                then = end;
+                first = d;
+            }
+        }
+        if (first < 0 || then >= m->pipe[last])
+            return m->pipe[last];
+        l->rounds[last]--;
+        l->rounds[first]++;
+        struct pipe p = measure(m, l, last);
+        m->pipe[last] = pipe_time(m, l, last, &p, l->rounds[last]);
+        m->pipe[first] = then;
+    }
+}
+
+/* ---- gradients, optimizer ---- */
+
+static int by_number(const void *a, const void *b)
+{
+    return (*(const int *)a > *(const int *)b) - (*(const int *)a < *(const int *)b);
+}
+
+/* Distinct nodes of the cells (s, every d, e or every e) into list, count[node] cells on each. With measured pairs of
+ * nodes they come in the order of the rings. */
+static int collect(struct ap_layout_model *m, const struct ap_layout *l, int s, int e)
+{
+    int nodes = 0, stamp = ++m->stamp;
+    for (int d = 0; d < l->data; d++)
+        for (int i = e < 0 ? 0 : e; i < (e < 0 ? l->expert : e + 1); i++) {
+            int node = cell_node(m, l, s, d, i);
+            if (m->mark[node] != stamp) {
+                m->mark[node] = stamp;
+                m->count[node] = 0;
+                m->list[nodes++] = m->position[node];
+            }
+            m->count[node]++;
+        }
+    qsort(m->list, (size_t)nodes, sizeof *m->list, by_number);
+    for (int i = 0; i < nodes; i++)
+        m->list[i] = m->node_at[m->list[i]];
+    return nodes;
+}
+
+/* Seconds inside of one site whose nodes are list[from .. to): a ring over the nodes, each rank with its share of what
+ * its node has summed. */
+static double ring_time(const struct ap_layout_model *m, int from, int to, double bytes)
+{
+    const struct ap_topology *t = m->p.topo;
+    struct ap_topo_link worst = {0, INFINITY};
+    int k = to - from, fewest = m->count[m->list[from]];
+    if (k < 2)
+        return 0;
+    for (int i = from; i < to; i++) {
+        int next = i + 1 < to ? i + 1 : from;
+        worst = worse(worst, ap_topology_link(t, m->list[i], m->list[next]));
+        fewest = m->count[m->list[i]] < fewest ? m->count[m->list[i]] : fewest;
+    }
+    return (k - 1) * (bytes / fewest / k / worst.bandwidth + 2 * worst.latency);
+}
+
+/* Seconds inside of sites for the group of list[0 .. nodes) to sum and hand back `bytes` per tensor rank (both ways
+ * counted together); what goes between sites is added to the load, the longest latency there to *far_p. */
+static double group_sync(struct ap_layout_model *m, const struct ap_layout *l, int nodes, double bytes, double *far_p)
+{
+    const struct ap_topology *t = m->p.topo;
+    double in_node = 0, in_site = 0;
+    int sites = 0;
+    for (int i = 0; i < nodes; i++) {
+        const struct ap_topo_node *node = &t->nodes[m->list[i]];
+        int c = m->count[m->list[i]];
+        if (c > 1)
+            in_node = fmax(in_node, (c - 1) * (bytes / c / node->inside.bandwidth + 2 * node->inside.latency));
+    }
+    for (int from = 0, to; from < nodes; from = to) {
+        int site = t->nodes[m->list[from]].site;
+        for (to = from + 1; to < nodes && t->nodes[m->list[to]].site == site;)
+            to++;
+        in_site = fmax(in_site, ring_time(m, from, to, bytes));
+        m->site_list[sites++] = site;
+    }
+    for (int a = 0; a < sites && sites > 1; a++)
+        for (int b = 0; b < sites; b++)
+            if (a != b) {
+                add_wan(m, m->site_list[a], m->site_list[b], bytes * l->tensor / sites);
+                *far_p = fmax(*far_p, t->wan[m->site_list[a] * t->site_count + m->site_list[b]].latency);
+            }
+    return in_node + in_site;
+}
+
+/* The MTP block uses the embedding too: with several stages first and last each hold one, and owners of the same shard
+ * exchange gradients. */
+static double ends_sync(struct ap_layout_model *m, const struct ap_layout *l, double *far_p)
+{
+    const struct ap_topology *t = m->p.topo;
+    double shard = 4.0 * (double)(m->p.cfg->vocab_size * m->p.cfg->hidden_size) / (l->data * l->expert), lan = 0;
+    if (m->p.cfg->mtp_depth == 0 || l->pipeline == 1)
+        return 0;
+    for (int i = 0; i < l->data * l->expert; i++) {
+        int a = cell_node(m, l, 0, i / l->expert, i % l->expert);
+        int b = cell_node(m, l, l->pipeline - 1, i / l->expert, i % l->expert);
+        int sa = t->nodes[a].site, sb = t->nodes[b].site;
+        struct ap_topo_link k = worse(ap_topology_link(t, a, b), ap_topology_link(t, b, a));
+        if (sa == sb) {
+            lan = fmax(lan, shard / l->tensor / k.bandwidth + k.latency);
+            continue;
+        }
+        add_wan(m, sa, sb, shard);
+        add_wan(m, sb, sa, shard);
+        *far_p = fmax(*far_p, k.latency / 2); /* one way only: the caller counts two */
+    }
+    return lan;
+}
+
+/* Gradients to their owners, weights back from them, and the owners' updates between. */
+static void sync_gradients(struct ap_layout_model *m, struct ap_layout *l)
+{
+    const struct ap_topology *t = m->p.topo;
+    struct ap_layout_cost *c = &l->cost;
+    int n = t->site_count;
+    double per_param = 4.0 + m->p.element_size, far = 0, wan = 0;
+    clear_wan(m);
+    c->optimizer = c->sync_lan = c->sync_wan = 0;
+    for (int s = 0; s < l->pipeline; s++) {
+        struct ap_stage_load load;
+        double bandwidth = INFINITY, lan = 0;
+        ap_layout_load(m, l->first[s], l->first[s + 1], &load);
+        if (l->data * l->expert > 1)
+            lan = group_sync(m, l, collect(m, l, s, -1), load.dense / l->tensor * per_param, &far);
+        double routed = load.routed / l->expert / l->tensor, most = 0;
+        for (int e = 0; e < l->expert && l->data > 1 && routed > 0; e++)
+            most = fmax(most, group_sync(m, l, collect(m, l, s, e), routed * per_param, &far));
+        c->sync_lan = fmax(c->sync_lan, lan + most);
+        const int *rank = &l->rank[s * l->data * l->expert * l->tensor];
+        for (int i = 0; i < l->data * l->expert * l->tensor; i++)
+            bandwidth = fmin(bandwidth, t->ranks[rank[i]].memory_bandwidth);
+        double owned = (load.dense + load.routed) / (l->tensor * l->data * l->expert);
+        c->optimizer = fmax(c->optimizer, owned * OPTIMIZER_BYTES / bandwidth);
+    }
+    c->sync_lan += ends_sync(m, l, &far);
+    for (int a = 0; a < n && n > 1; a++)
+        for (int b = 0; b < n; b++)
+            if (a != b && m->load[a * n + b] > 0)
+                wan = fmax(wan, wan_time(m, a, b));
+    c->sync_wan = wan + 2 * far;
+}
+
+/* ---- memory ---- */
+
+double ap_layout_memory(const struct ap_layout_model *m, const struct ap_layout *l, int s)
+{
+    struct ap_stage_load load;
+    double flight = 0, rounds = 1, tp = l->tensor;
+    ap_layout_load(m, l->first[s], l->first[s + 1], &load);
+    for (int d = 0; d < l->data; d++) {
+        flight = fmax(flight, fmin((double)l->window[s * l->data + d], (double)l->rounds[d]));
+        rounds = fmax(rounds, (double)l->rounds[d]);
+    }
+    double held = (load.dense + load.routed / l->expert) / tp, sums = 1 + floor(log2(rounds));
+    double owned = (load.dense + load.routed) / (tp * l->data * l->expert);
+    double weights = m->p.element_size == 4 ? 8 : 4; /* twice: shadow buffers */
+    double state = held * (weights + 4 * sums) + owned * (m->p.element_size == 4 ? 16 : 24);
+    return state + tokens(m, l) / tp * (flight * load.saved + load.held);
+}
+
+static void weigh_memory(struct ap_layout_model *m, struct ap_layout *l)
+{
+    const struct ap_topology *t = m->p.topo;
+    int width = l->data * l->expert * l->tensor;
+    l->cost.memory_part = -1;
+    for (int s = 0; s < l->pipeline; s++) {
+        double bytes = ap_layout_memory(m, l, s), room = INFINITY;
+        for (int i = 0; i < width; i++)
+            room = fmin(room, t->ranks[l->rank[s * width + i]].memory);
+        double part = bytes / (AP_LAYOUT_MEMORY_SHARE * room);
+        if (part > l->cost.memory_part) {
+            l->cost.memory_part = part;
+            l->cost.memory = bytes;
+            l->cost.memory_stage = s;
+        }
+    }
+}
+
+/* ---- together ---- */
+
+void ap_layout_cost(struct ap_layout_model *m, struct ap_layout *l)
+{
+    struct ap_layout_cost *c = &l->cost;
+    int64_t rounds = m->p.global_sequences / l->micro_sequences / l->expert;
+    m->tried++;
+    time_stages(m, l);
+    share_rounds(m, l, rounds);
+    c->pipe = level_rounds(m, l, &c->slow_pipe);
+    sync_gradients(m, l);
+    weigh_memory(m, l);
+    c->step = c->pipe + c->sync_lan + c->sync_wan + c->optimizer;
+    int d = c->slow_pipe, wan = 0;
+    struct pipe p = measure(m, l, d);
+    double n = (double)l->rounds[d], whole = stage_sum(stage_of(m, l, p.slow, d));
+    c->slow_stage = p.slow;
+    c->compute = n * stage_of(m, l, p.slow, d)->compute + c->optimizer;
+    c->lan = n * (whole - stage_of(m, l, p.slow, d)->compute) + c->sync_lan;
+    c->wan = c->sync_wan;
+    c->bubble = 0;
+    for (int s = 0; s < l->pipeline; s++) {
+        const struct ap_layout_stage *k = stage_of(m, l, s, d);
+        c->bubble += s == p.slow ? 0 : stage_sum(k);
+        *(k->ahead.wan ? &c->wan : &c->lan) += link_sum(k);
+        wan |= k->ahead.wan;
+    }
+    /* What the period is longer than the slowest stage: waiting for links. */
+    *(wan ? &c->wan : &c->lan) += fmax(0, c->pipe - p.fill - (n - 1) * whole);
+}
+
+int ap_layout_placed(const struct ap_layout_model *m, const struct ap_layout *l)
+{
+    const struct ap_topology *t = m->p.topo;
+    int n = l->pipeline * l->data * l->expert * l->tensor, block = l->expert * l->tensor, good = n == t->rank_count;
+    char *seen = calloc((size_t)t->rank_count + 1, 1);
+    for (int i = 0; i < n && good && seen != NULL; i++) {
+        int r = l->rank[i];
+        good = r >= 0 && r < t->rank_count && !seen[r] &&
+               t->ranks[r].node == t->ranks[l->rank[i - i % l->tensor]].node &&
+               ap_topology_site(t, r) == ap_topology_site(t, l->rank[i - i % block]);
+        if (good)
+            seen[r] = 1;
+    }
+    good = good && seen != NULL;
+    free(seen);
+    return good;
+}

@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The layout model's set-up: sums over layers, scratch memory, layouts as objects, and what cannot be. */
+#include "config.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "plan/layout_model.h"
+
+struct ap_layout *ap_layout_create(int tensor, int expert, int pipeline, int data)
+{
+    struct ap_layout *l = calloc(1, sizeof *l);
+    size_t blocks = (size_t)pipeline * (size_t)data;
+    if (l == NULL)
+        return NULL;
+    l->tensor = tensor;
+    l->expert = expert;
+    l->pipeline = pipeline;
+    l->data = data;
+    l->rank = calloc(blocks * (size_t)expert * (size_t)tensor, sizeof *l->rank);
+    l->first = calloc((size_t)pipeline + 1, sizeof *l->first);
+    l->rounds = calloc((size_t)data, sizeof *l->rounds);
+    l->window = calloc(blocks, sizeof *l->window);
+    if (l->rank == NULL || l->first == NULL || l->rounds == NULL || l->window == NULL) {
+        ap_layout_destroy(l);
+        return NULL;
+    }
+    return l;
+}
+
+void ap_layout_destroy(struct ap_layout *l)
+{
+    if (l == NULL)
+        return;
+    free(l->rank);
+    free(l->first);
+    free(l->rounds);
+    free(l->window);
+    free(l);
+}
+
+void ap_layout_copy(struct ap_layout *to, const struct ap_layout *from)
+{
+    size_t blocks = (size_t)from->pipeline * (size_t)from->data;
+    to->micro_sequences = from->micro_sequences;
+    to->deep = from->deep;
+    to->cost = from->cost;
+    memcpy(to->rank, from->rank, blocks * (size_t)from->expert * (size_t)from->tensor * sizeof *to->rank);
+    memcpy(to->first, from->first, ((size_t)from->pipeline + 1) * sizeof *to->first);
+    memcpy(to->rounds, from->rounds, (size_t)from->data * sizeof *to->rounds);
+    memcpy(to->window, from->window, blocks * sizeof *to->window);
+}
+
+/* Sums over the layers before each one. */
+static void sum_layers(struct ap_layout_model *m)
+{
+    const struct ap_model_config *c = m->p.cfg;
+    double input = (double)c->hidden_size * m->p.element_size;
+    int again = m->p.recompute != 0;
+    for (int i = 0; i < c->layers; i++) {
+        struct ap_model_layer n;
+        struct ap_stage_load *s = &m->sum[i + 1];
+        int moe = ap_model_layer_is_moe(c, i);
+        ap_model_count_layer(c, i, m->p.seq_len, m->p.element_size, &n);
+        *s = m->sum[i];
+        s->flops += n.flops_token * (again ? 4.0 / 3.0 : 1);
+        s->flops_forward += n.flops_token / 3;
+        s->dense += (double)n.dense;
+        s->routed += (double)n.routed;
+        s->saved += again ? input : n.saved_token;
+        s->reduces += again ? 6 : 4;
+        s->reduces_forward += 2;
+        s->exchanges += moe ? (again ? 6 : 4) : 0;
+        s->exchanges_forward += moe ? 2 : 0;
+        m->largest_saved = fmax(m->largest_saved, n.saved_token);
+    }
+    struct ap_stage_load all;
+    ap_layout_load(m, 0, (int)c->layers, &all);
+    m->flops_all = all.flops;
+}
+
+/* The best of everything, for lower bounds. */
+static void find_best(struct ap_layout_model *m)
+{
+    const struct ap_topology *t = m->p.topo;
+    m->best_node = m->best_lan = (struct ap_topo_link){INFINITY, 0};
+    for (int r = 0; r < t->rank_count; r++)
+        m->fastest = fmax(m->fastest, t->ranks[r].speed);
+    for (int i = 0; i < t->node_count; i++) {
+        struct ap_topo_link k = t->nodes[i].inside;
+        if (t->nodes[i].ranks < 2)
+            continue;
+        m->best_node.latency = fmin(m->best_node.latency, k.latency);
+        m->best_node.bandwidth = fmax(m->best_node.bandwidth, k.bandwidth);
+    }
+    m->best_lan = m->best_node;
+    for (int i = 0; i < t->site_count; i++) {
+        struct ap_topo_link k = t->sites[i].inside;
+        if (t->sites[i].nodes < 2 || k.bandwidth <= 0)
+            continue;
+        m->best_lan.latency = fmin(m->best_lan.latency, k.latency);
+        m->best_lan.bandwidth = fmax(m->best_lan.bandwidth, k.bandwidth);
+    }
+    size_t pairs = t->node_pairs != NULL ? (size_t)t->node_count * (size_t)t->node_count : 0;
+    for (size_t i = 0; i < pairs; i++)
+        if (t->node_pairs[i].bandwidth > 0) {
+            m->best_lan.latency = fmin(m->best_lan.latency, t->node_pairs[i].latency);
+            m->best_lan.bandwidth = fmax(m->best_lan.bandwidth, t->node_pairs[i].bandwidth);
+        }
+}
+
+/* Nodes by site, then by their order in the site's ring. */
+static void order_all(struct ap_layout_model *m)
+{
+    const struct ap_topology *t = m->p.topo;
+    int start = 0;
+    for (int s = 0; s < t->site_count; s++) {
+        m->site_list[s] = start;
+        start += t->sites[s].nodes;
+    }
+    for (int i = 0; i < t->node_count; i++) {
+        m->position[i] = m->site_list[t->nodes[i].site] + t->nodes[i].order;
+        m->node_at[m->position[i]] = i;
+    }
+}
+
+static ap_status check(const struct ap_layout_problem *p, struct ap_error *err)
+{
+    if (p->micro_sequences > 0 && p->global_sequences % p->micro_sequences != 0)
+        return ap_error_set(err, AP_ERR_INPUT, "%lld sequences of a step are no multiple of micro-batches of %lld",
+                            (long long)p->global_sequences, (long long)p->micro_sequences);
+    return AP_OK;
+}
+
+ap_status ap_layout_model_create(const struct ap_layout_problem *p, struct ap_layout_model **m_p, struct ap_error *err)
+{
+    AP_TRY(check(p, err));
+    struct ap_layout_model *m = calloc(1, sizeof *m);
+    const struct ap_topology *t = p->topo;
+    size_t layers = (size_t)p->cfg->layers, nodes = (size_t)t->node_count, sites = (size_t)t->site_count;
+    size_t ranks = (size_t)t->rank_count, stages = layers < ranks ? layers : ranks;
+    if (m == NULL)
+        return ap_error_set(err, AP_ERR_NOMEM, "out of memory for the planner");
+    m->p = *p;
+    m->sum = calloc(layers + 1, sizeof *m->sum);
+    m->stage = calloc(ranks, sizeof *m->stage);
+    m->load = calloc(sites * sites + 2 * sites, sizeof *m->load);
+    m->position = calloc(5 * nodes + sites, sizeof *m->position);
+    m->pipe = calloc(ranks, sizeof *m->pipe);
+    m->table = calloc((layers + 1) * (stages + 1), sizeof *m->table);
+    m->choice = calloc((layers + 1) * (stages + 1), sizeof *m->choice);
+    m->kept = calloc(stages + 1, sizeof *m->kept);
+    m->links = calloc(stages + 1, sizeof *m->links);
+    if (m->sum == NULL || m->stage == NULL || m->load == NULL || m->position == NULL || m->pipe == NULL ||
+        m->table == NULL || m->choice == NULL || m->kept == NULL || m->links == NULL) {
+        ap_layout_model_destroy(m);
+        return ap_error_set(err, AP_ERR_NOMEM, "out of memory for the planner");
+    }
+    m->node_at = m->position + nodes;
+    m->mark = m->node_at + nodes;
+    m->count = m->mark + nodes;
+    m->list = m->count + nodes;
+    m->site_list = m->list + nodes;
+    sum_layers(m);
+    find_best(m);
+    order_all(m);
+    *m_p = m;
+    return AP_OK;
+}
+
+void ap_layout_model_destroy(struct ap_layout_model *m)
+{
+    if (m == NULL)
+        return;
+    free(m->sum);
+    free(m->stage);
+    free(m->load);
+    free(m->position);
+    free(m->pipe);
+    free(m->table);
+    free(m->choice);
+    free(m->kept);
+    free(m->links);
+    free(m);
+}
+
+/* "tensor 16: 8 attention heads cannot be shared out evenly". */
+static int uneven(char *buf, size_t size, const char *axis, int n, int64_t things, const char *what)
+{
+    if (things % n == 0)
+        return 0;
+    snprintf(buf, size, "%s %d: %lld %s cannot be shared out evenly%s", axis, n, (long long)things, what,
+             things < n ? ", there are fewer of them" : "");
+    return 1;
+}
+
+int ap_layout_refused(const struct ap_layout_model *m, const struct ap_layout *l, char *buf, size_t size)
+{
+    const struct ap_model_config *c = m->p.cfg;
+    int64_t micro = m->p.global_sequences / l->micro_sequences, dense = c->routed_experts == 0 || c->first_dense > 0;
+    if (uneven(buf, size, "tensor", l->tensor, c->heads, "attention heads") ||
+        (dense && uneven(buf, size, "tensor", l->tensor, c->intermediate_size, "columns of the MLP")) ||
+        (c->routed_experts > 0 &&
+         uneven(buf, size, "tensor", l->tensor, c->moe_intermediate_size, "columns of an expert")) ||
+        uneven(buf, size, "tensor", l->tensor, l->micro_sequences * m->p.seq_len, "tokens of a micro-batch"))
+        return 1;
+    if (l->expert > 1 && c->routed_experts == 0) {
+        snprintf(buf, size, "expert %d: the model has no experts", l->expert);
+        return 1;
+    }
+    if (l->expert > 1 && uneven(buf, size, "expert", l->expert, c->routed_experts, "routed experts"))
+        return 1;
+    if (l->pipeline > c->layers) {
+        snprintf(buf, size, "pipeline %d: the model has only %lld layers", l->pipeline, (long long)c->layers);
+        return 1;
+    }
+    if (uneven(buf, size, "expert", l->expert, micro, "micro-batches of a step"))
+        return 1;
+    if (micro / l->expert < l->data) {
+        snprintf(buf, size, "data %d x expert %d: a step has only %lld micro-batches of %lld sequences", l->data,
+                 l->expert, (long long)micro, (long long)l->micro_sequences);
+        return 1;
+    }
+    return 0;
+}

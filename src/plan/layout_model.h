@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Inside of the layout model: shared by layout_cost.c (what a layout costs), layout_split.c (layers over stages),
+ * layout_place.c (ranks over the grid) and layout.c (the search). */
+#ifndef AP_PLAN_LAYOUT_MODEL_H
+#define AP_PLAN_LAYOUT_MODEL_H
+
+#include "plan/layout.h"
+
+/* What a contiguous range of layers, with the ends that go with it, consists of; per token where it says so. */
+struct ap_stage_load {
+    double flops;         /* per token, forward and backward, recomputation included */
+    double flops_forward; /* of these, forward */
+    double dense, routed; /* parameters */
+    double saved;         /* bytes kept per token and micro-batch in flight */
+    double held;          /* bytes per token held once: logits, a recomputed layer, gradients of activations */
+    int reduces; /* tensor all-reduces of [tokens, hidden] per micro-batch; a third of them, or half, forward */
+    int reduces_forward;
+    int exchanges; /* all-to-alls of the experts' rows per micro-batch */
+    int exchanges_forward;
+};
+
+struct ap_layout_model {
+    struct ap_layout_problem p; /* topo and cfg borrowed */
+    struct ap_stage_load *sum;  /* [layers + 1] over the layers before */
+    double largest_saved;       /* bytes per token of the largest layer */
+    double flops_all;           /* per token, all layers and ends */
+    /* Scratch. */
+    struct ap_layout_stage *stage; /* [pipeline * data], up to the number of ranks */
+    double *load;                  /* [sites][sites] bytes, then egress [sites], ingress [sites] */
+    int *position, *node_at;       /* [nodes] place in the order of sites and rings, and back */
+    int *mark, *count, *list;      /* [nodes]; mark: stamp of the last use */
+    int *site_list;                /* [sites] */
+    int stamp;
+    double *pipe;                            /* [data] seconds of each pipeline */
+    double *table;                           /* [stages + 1][layers + 1], of the split */
+    int *choice, *kept;                      /* the same; [stages + 1] */
+    struct ap_stage_links *links;            /* [stages] */
+    double fastest;                          /* FLOP/s of the fastest rank */
+    struct ap_topo_link best_node, best_lan; /* lowest latency and highest bandwidth of any */
+    int64_t tried;
+};
+
+void ap_layout_load(const struct ap_layout_model *m, int first, int end, struct ap_stage_load *load_p);
+/* Steps to compare layouts by: those that do not fit come behind all that do. */
+double ap_layout_score(const struct ap_layout *l);
+/* Seconds of one micro-batch on a stage of this load whose slowest rank has that speed, inside links of the given
+ * kinds. forward_p: NULL or the forward part. */
+struct ap_stage_links {
+    double speed;
+    struct ap_topo_link tensor, expert; /* worst inside a tensor group, an expert group */
+};
+double ap_layout_stage_time(const struct ap_layout_model *m, const struct ap_layout *l,
+                            const struct ap_stage_load *load, const struct ap_stage_links *links,
+                            struct ap_layout_stage *stage_p);
+/* Worst links and slowest rank of block (s, d). */
+void ap_layout_block_links(struct ap_layout_model *m, const struct ap_layout *l, int s, int d,
+                           struct ap_stage_links *links_p);
+
+/* Split the layers over the stages for the placement in l; sets l->first and the cost. thorough: also splits that are
+ * not the best balanced ones, for few ranks. */
+void ap_layout_split(struct ap_layout_model *m, struct ap_layout *l, int thorough);
+/* No layout of these sizes and micro-batches takes less than this many seconds. */
+double ap_layout_lower_bound(const struct ap_layout_model *m, const struct ap_layout *sizes);
+
+/* ---- placements ---- */
+
+struct ap_placer; /* the orders in which ranks are dealt out */
+ap_status ap_placer_create(const struct ap_topology *t, struct ap_placer **pl_p, struct ap_error *err);
+void ap_placer_destroy(struct ap_placer *pl); /* NULL is fine */
+/* 1 with the reason in buf if the groups of these sizes do not fit into nodes and sites. */
+int ap_placer_refused(const struct ap_placer *pl, const struct ap_layout *sizes, char *buf, size_t size);
+/* Put starting placement v = 0, 1, ... into l->rank; 0: there are no more. */
+int ap_placer_place(struct ap_placer *pl, int v, struct ap_layout *l);
+/* Exchange ranks, cells and blocks while that helps, from l itself and from some shuffles of it; at most budget layouts
+ * are tried. spare: of the same sizes. */
+void ap_layout_improve(struct ap_layout_model *m, struct ap_layout *l, struct ap_layout *spare, int64_t budget);
+
+#endif

@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * Layers over stages, unevenly where stages differ in speed. The balanced split is the dynamic programme
+ *   f[k][j] = min over i of max(f[k-1][i], time of layers i .. j-1 on stage k)
+ * whose inner loop ends where the second term alone is too long. A thorough split also asks, for several limits on the
+ * slowest stage, for the least sum of stage times below it: with few micro-batches the sum counts as much. */
+#include "config.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "plan/layout_model.h"
+
+double ap_layout_score(const struct ap_layout *l)
+{
+    return l->cost.memory_part <= 1 ? l->cost.step : 1e30 * l->cost.memory_part;
+}
+
+/* links[s]: the slowest speed and worst links of a stage over its blocks; mean: the harmonic mean of the speeds. */
+static void stage_links(struct ap_layout_model *m, const struct ap_layout *l, int mean)
+{
+    for (int s = 0; s < l->pipeline; s++) {
+        double slowness = 0;
+        for (int d = 0; d < l->data; d++) {
+            struct ap_stage_links k, *to = &m->links[s];
+            ap_layout_block_links(m, l, s, d, &k);
+            slowness += 1 / k.speed / l->data;
+            if (d == 0) {
+                *to = k;
+                continue;
+            }
+            to->speed = fmin(to->speed, k.speed);
+            to->tensor.latency = fmax(to->tensor.latency, k.tensor.latency);
+            to->tensor.bandwidth = fmin(to->tensor.bandwidth, k.tensor.bandwidth);
+            to->expert.latency = fmax(to->expert.latency, k.expert.latency);
+            to->expert.bandwidth = fmin(to->expert.bandwidth, k.expert.bandwidth);
+        }
+        if (mean)
+            m->links[s].speed = 1 / slowness;
+    }
+}
+
+static double range_time(const struct ap_layout_model *m, const struct ap_layout *l, int s, int first, int end)
+{
+    struct ap_stage_load load;
+    ap_layout_load(m, first, end, &load);
+    return ap_layout_stage_time(m, l, &load, &m->links[s], NULL);
+}
+
+/* Fill l->first; limit: the slowest stage allowed, then the least sum is sought, INFINITY: the least slowest stage is.
+ * Returns that, INFINITY if no split keeps the limit. */
+static double programme(struct ap_layout_model *m, struct ap_layout *l, double limit)
+{
+    int layers = (int)m->p.cfg->layers, width = layers + 1, stages = l->pipeline, sum = isfinite(limit);
+    double *f = m->table;
+    for (int j = 0; j <= layers; j++)
+        f[j] = j == 0 ? 0 : INFINITY;
+    for (int k = 1; k <= stages; k++)
+        for (int j = 0; j <= layers; j++) {
+            double best = INFINITY;
+            int from = -1;
+            for (int i = j - 1; i >= k - 1 && j <= layers - (stages - k); i--) {
+                double before = f[(k - 1) * width + i], time = range_time(m, l, k - 1, i, j);
+                if (time > limit || (!sum && time >= best))
+                    break;
+                double now = sum ? before + time : fmax(before, time);
+                if (now < best) {
+                    best = now;
+                    from = i;
+                }
+            }
+            f[k * width + j] = best;
+            m->choice[k * width + j] = from;
+        }
+    double result = f[stages * width + layers];
+    l->first[stages] = layers;
+    for (int k = stages; k > 0 && isfinite(result); k--)
+        l->first[k - 1] = m->choice[k * width + l->first[k]];
+    return result;
+}
+
+/* Cost of the split in l; keep it if it is the best so far. */
+static void consider(struct ap_layout_model *m, struct ap_layout *l, double *best)
+{
+    ap_layout_cost(m, l);
+    double score = ap_layout_score(l);
+    if (score < *best) {
+        *best = score;
+        memcpy(m->kept, l->first, ((size_t)l->pipeline + 1) * sizeof *m->kept);
+    }
+}
+
+/* Move single layers over the boundaries while that helps; l holds the best split, costed. */
+static void shift(struct ap_layout_model *m, struct ap_layout *l, double *best, int passes)
+{
+    for (int better = 1; better && passes > 0; passes--) {
+        better = 0;
+        for (int s = 1; s < l->pipeline; s++)
+            for (int by = -1; by <= 1; by += 2) {
+                int at = l->first[s] + by;
+                if (at <= l->first[s - 1] || at >= l->first[s + 1])
+                    continue;
+                l->first[s] = at;
+                ap_layout_cost(m, l);
+                if (ap_layout_score(l) < *best) {
+                    *best = ap_layout_score(l);
+                    better = 1;
+                } else {
+                    l->first[s] = at - by;
+                }
+            }
+    }
+}
+
+void ap_layout_split(struct ap_layout_model *m, struct ap_layout *l, int thorough)
+{
+    double best = INFINITY;
+    int single = l->pipeline == 1;
+    for (int mean = 0; mean <= (thorough && l->data > 1 && !single); mean++) {
+        stage_links(m, l, mean);
+        double least = programme(m, l, INFINITY);
+        consider(m, l, &best);
+        /* Up to four times the least possible slowest stage. */
+        for (int i = 0; i <= 16 && thorough && !single; i++)
+            if (isfinite(programme(m, l, least * pow(4, i / 16.0) * (1 + 1e-12))))
+                consider(m, l, &best);
+    }
+    if (single)
+        return;
+    int full = l->cost.memory_part > 1;
+    if (!isfinite(best))
+        return;
+    memcpy(l->first, m->kept, ((size_t)l->pipeline + 1) * sizeof *m->kept);
+    if (thorough || full)
+        shift(m, l, &best, thorough ? 8 : 2);
+    if (thorough || full)
+        ap_layout_cost(m, l);
+}
+
+double ap_layout_lower_bound(const struct ap_layout_model *m, const struct ap_layout *l)
+{
+    struct ap_stage_load all;
+    int64_t rounds = m->p.global_sequences / l->micro_sequences / l->expert;
+    const struct ap_topology *t = m->p.topo;
+    ap_layout_load(m, 0, (int)m->p.cfg->layers, &all);
+    struct ap_stage_links best = {m->fastest, m->best_node, m->best_lan};
+    /* One of the pipelines does at least the average number of rounds, and one of its stages at least the average
+     * part of the time. */
+    double whole = ap_layout_stage_time(m, l, &all, &best, NULL);
+    double per_pipe = fmax(1, (double)rounds / l->data), pipe = whole * (1 + (per_pipe - 1) / l->pipeline);
+    double ranks = (double)l->data * l->expert, sync = 0, speed = 0;
+    for (int r = 0; r < t->rank_count; r++)
+        speed += t->ranks[r].speed;
+    double work = (double)(m->p.global_sequences * m->p.seq_len) * all.flops / speed;
+    if (ranks > 1)
+        sync = all.dense / l->tensor / l->pipeline * (4.0 + m->p.element_size) * (ranks - 1) / ranks /
+               fmax(m->best_lan.bandwidth, 1);
+    return fmax(pipe, work) + (t->site_count > 1 ? 0 : sync);
+}

@@ -1,0 +1,321 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * A plan in words and as plan.json. */
+#include "config.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "plan/cluster.h"
+#include "plan/plan_report.h"
+
+/* Which axes of a layout leave sites and nodes. */
+struct crossing {
+    int pipeline_sites, data_sites;
+};
+
+static struct crossing find_crossing(const struct ap_layout_problem *p, const struct ap_layout *l)
+{
+    struct crossing c = {0, 0};
+    for (int s = 0; s < l->pipeline; s++)
+        for (int d = 0; d < l->data; d++) {
+            int site = ap_topology_site(p->topo, ap_layout_rank(l, s, d, 0, 0));
+            c.data_sites |= site != ap_topology_site(p->topo, ap_layout_rank(l, s, 0, 0, 0));
+            c.pipeline_sites |= site != ap_topology_site(p->topo, ap_layout_rank(l, 0, d, 0, 0));
+        }
+    return c;
+}
+
+static const char *crossing_name(struct crossing c, int sites)
+{
+    if (sites == 1)
+        return "none";
+    return c.pipeline_sites && c.data_sites ? "pipeline and data" : c.pipeline_sites ? "pipeline" : "data";
+}
+
+/* The largest window of a stage over its pipelines. */
+static int64_t in_flight(const struct ap_layout *l, int s)
+{
+    int64_t most = 0;
+    for (int d = 0; d < l->data; d++) {
+        int64_t w = l->window[s * l->data + d];
+        w = w < l->rounds[d] ? w : l->rounds[d];
+        most = w > most ? w : most;
+    }
+    return most;
+}
+
+static double tokens_per_s(const struct ap_plan_report *r, const struct ap_layout *l)
+{
+    return (double)(r->problem->global_sequences * r->problem->seq_len) / l->cost.step;
+}
+
+/* ---- JSON ---- */
+
+static void ints(struct ap_json *j, const char *key, const int *v, int n)
+{
+    ap_json_begin_array(j, key);
+    for (int i = 0; i < n; i++)
+        ap_json_int(j, NULL, v[i]);
+    ap_json_end_array(j);
+}
+
+static void sizes_json(struct ap_json *j, const struct ap_layout *l)
+{
+    ap_json_begin_object(j, "parallel");
+    ap_json_int(j, "data", l->data);
+    ap_json_int(j, "tensor", l->tensor);
+    ap_json_int(j, "pipeline", l->pipeline);
+    ap_json_int(j, "expert", l->expert);
+    ap_json_end_object(j);
+    ap_json_int(j, "micro_sequences", l->micro_sequences);
+    ap_json_bool(j, "deep", l->deep);
+}
+
+static void cost_json(struct ap_json *j, const struct ap_layout_cost *c)
+{
+    ap_json_begin_object(j, "predicted");
+    ap_json_real(j, "step_s", c->step);
+    ap_json_real(j, "compute_s", c->compute);
+    ap_json_real(j, "lan_s", c->lan);
+    ap_json_real(j, "wan_s", c->wan);
+    ap_json_real(j, "bubble_s", c->bubble);
+    ap_json_real(j, "sync_lan_s", c->sync_lan);
+    ap_json_real(j, "sync_wan_s", c->sync_wan);
+    ap_json_real(j, "optimizer_s", c->optimizer);
+    ap_json_real(j, "memory_bytes", c->memory);
+    ap_json_real(j, "memory_part", c->memory_part);
+    ap_json_end_object(j);
+}
+
+static void stages_json(struct ap_json *j, const struct ap_plan_report *r, const struct ap_layout *l)
+{
+    int width = l->data * l->expert * l->tensor;
+    ap_json_begin_array(j, "stages");
+    for (int s = 0; s < l->pipeline; s++) {
+        ap_json_begin_object(j, NULL);
+        ap_json_int(j, "first_layer", l->first[s]);
+        ap_json_int(j, "layers", l->first[s + 1] - l->first[s]);
+        ap_json_int(j, "in_flight", in_flight(l, s));
+        ap_json_real(j, "memory_bytes", ap_layout_memory(r->model, l, s));
+        ap_json_end_object(j);
+    }
+    ap_json_end_array(j);
+    ap_json_begin_array(j, "rounds");
+    for (int d = 0; d < l->data; d++)
+        ap_json_int(j, NULL, l->rounds[d]);
+    ap_json_end_array(j);
+    ints(j, "ranks", l->rank, width * l->pipeline);
+}
+
+void ap_plan_report_json(const struct ap_plan_report *r, struct ap_json *j)
+{
+    const struct ap_topology *t = r->problem->topo;
+    const struct ap_layout *l = r->plan->best[0];
+    ap_layout_cost(r->model, r->plan->best[0]);
+    ap_json_begin_object(j, NULL);
+    ap_json_str(j, "format", "antipode-plan");
+    ap_json_int(j, "version", 1);
+    ap_json_str(j, "job", r->job);
+    ap_json_str(j, "model", r->problem->cfg->name);
+    ap_json_begin_object(j, "machine");
+    ap_json_int(j, "ranks", t->rank_count);
+    ap_json_int(j, "nodes", t->node_count);
+    ap_json_int(j, "sites", t->site_count);
+    ap_json_str(j, "measured", t->date[0] != '\0' ? t->date : NULL);
+    ap_json_int(j, "guessed_links", t->guessed_links);
+    ap_json_end_object(j);
+    sizes_json(j, l);
+    ap_json_str(j, "between_sites", crossing_name(find_crossing(r->problem, l), t->site_count));
+    cost_json(j, &l->cost);
+    ap_json_real(j, "simulated_step_s", r->simulated);
+    ap_json_real(j, "tokens_per_s", tokens_per_s(r, l));
+    stages_json(j, r, l);
+    ap_json_begin_array(j, "runners_up");
+    for (int i = 1; i < r->plan->count; i++) {
+        ap_json_begin_object(j, NULL);
+        sizes_json(j, r->plan->best[i]);
+        ap_json_str(j, "between_sites", crossing_name(find_crossing(r->problem, r->plan->best[i]), t->site_count));
+        cost_json(j, &r->plan->best[i]->cost);
+        ap_json_end_object(j);
+    }
+    ap_json_end_array(j);
+    ap_json_begin_object(j, "search");
+    ap_json_int(j, "sizes", r->plan->sizes);
+    ap_json_int(j, "pruned", r->plan->pruned);
+    ap_json_int(j, "too_big", r->plan->too_big);
+    ap_json_int(j, "tried", r->plan->tried);
+    ap_json_begin_array(j, "refused");
+    for (int i = 0; i < r->plan->reasons; i++)
+        ap_json_str(j, NULL, r->plan->reason[i]);
+    ap_json_end_array(j);
+    ap_json_end_object(j);
+    ap_json_end_object(j);
+}
+
+/* ---- words ---- */
+
+/* Sites by round-trip time: regions. */
+static void add_regions(const struct ap_topology *t, struct ap_strbuf *b)
+{
+    int n = t->site_count;
+    struct ap_clusters c;
+    double *rtt = malloc(((size_t)n * (size_t)n + 1) * sizeof *rtt);
+    if (rtt == NULL || n < 3) {
+        free(rtt);
+        return;
+    }
+    for (int i = 0; i < n * n; i++)
+        rtt[i] = 2 * t->wan[i].latency;
+    if (ap_cluster_build(n, rtt, &c) == AP_OK) {
+        for (int k = 0; k < c.levels; k++) {
+            const struct ap_cluster_level *l = &c.level[k];
+            ap_strbuf_addf(b, "  %d groups of sites: inside up to %.3g ms, between from %.3g ms round trip%s\n",
+                           l->groups, l->inside * 1e3, l->outside * 1e3,
+                           k == c.main && c.levels > 1 ? " (largest gap)" : "");
+        }
+        ap_cluster_clear(&c);
+    }
+    free(rtt);
+}
+
+static void add_machine(const struct ap_plan_report *r, struct ap_strbuf *b)
+{
+    const struct ap_topology *t = r->problem->topo;
+    double speed = 0, least = INFINITY, most = 0;
+    for (int i = 0; i < t->rank_count; i++) {
+        speed += t->ranks[i].speed;
+        least = fmin(least, t->ranks[i].speed);
+        most = fmax(most, t->ranks[i].speed);
+    }
+    ap_strbuf_addf(b, "machine\n  %d ranks on %d nodes at %d sites, %.4g TFLOP/s together", t->rank_count,
+                   t->node_count, t->site_count, speed / 1e12);
+    if (least < most)
+        ap_strbuf_addf(b, " (a rank %.4g to %.4g)", least / 1e12, most / 1e12);
+    ap_strbuf_addf(b, "\n");
+    if (t->date[0] != '\0')
+        ap_strbuf_addf(b, "  measured %s\n", t->date);
+    if (t->guessed_links > 0)
+        ap_strbuf_addf(b, "  %d links between sites are unknown: taken as the way over other sites\n",
+                       t->guessed_links);
+    add_regions(t, b);
+}
+
+/* The sites of a stage, each once, by name. */
+static void add_sites(const struct ap_topology *t, const struct ap_layout *l, int s, struct ap_strbuf *b)
+{
+    int last = -1, shown = 0, width = l->data * l->expert * l->tensor;
+    for (int i = 0; i < width && shown < 4; i++) {
+        int site = ap_topology_site(t, l->rank[s * width + i]);
+        if (site == last)
+            continue;
+        int first = 1;
+        for (int k = 0; k < i && first; k += l->tensor)
+            first = ap_topology_site(t, l->rank[s * width + k]) != site;
+        last = site;
+        if (first) {
+            ap_strbuf_addf(b, "%s%s", shown > 0 ? ", " : "", shown < 3 ? t->sites[site].name : "...");
+            shown++;
+        }
+    }
+}
+
+static void add_stages(const struct ap_plan_report *r, const struct ap_layout *l, struct ap_strbuf *b)
+{
+    int few = l->pipeline <= 16;
+    ap_strbuf_addf(b, "  %5s  %-9s %9s %10s  %s\n", "stage", "layers", "in flight", "GB a rank", "sites");
+    for (int s = 0; s < l->pipeline; s++) {
+        char layers[40];
+        if (!few && s == 8)
+            ap_strbuf_addf(b, "  %5s\n", "...");
+        if (!few && s >= 8 && s < l->pipeline - 8)
+            continue;
+        snprintf(layers, sizeof layers, "%d-%d", l->first[s], l->first[s + 1] - 1);
+        ap_strbuf_addf(b, "  %5d  %-9s %9" PRId64 " %10.4g  ", s, layers, in_flight(l, s),
+                       ap_layout_memory(r->model, l, s) / 1e9);
+        add_sites(r->problem->topo, l, s, b);
+        ap_strbuf_add(b, "\n");
+    }
+}
+
+static void add_part(struct ap_strbuf *b, const char *name, double seconds, double step)
+{
+    ap_strbuf_addf(b, "  %-8s %11.4f s %5.1f %%\n", name, seconds, 100 * seconds / step);
+}
+
+static void add_rounds(const struct ap_layout *l, struct ap_strbuf *b)
+{
+    int64_t least = l->rounds[0], most = l->rounds[0];
+    for (int d = 1; d < l->data; d++) {
+        least = l->rounds[d] < least ? l->rounds[d] : least;
+        most = l->rounds[d] > most ? l->rounds[d] : most;
+    }
+    if (least == most)
+        ap_strbuf_addf(b, "  %" PRId64 " micro-batches of %" PRId64 " sequences on each of %d x %d groups\n", most,
+                       l->micro_sequences, l->data, l->expert);
+    else
+        ap_strbuf_addf(b,
+                       "  %" PRId64 " to %" PRId64 " micro-batches of %" PRId64
+                       " sequences on each of %d x %d groups, by their speed\n",
+                       least, most, l->micro_sequences, l->data, l->expert);
+}
+
+static void add_why(const struct ap_plan_report *r, const struct ap_layout *l, struct ap_strbuf *b)
+{
+    const struct ap_layout_plan *plan = r->plan;
+    const struct ap_layout_cost *c = &l->cost;
+    int sites = r->problem->topo->site_count;
+    const char *name = crossing_name(find_crossing(r->problem, l), sites);
+    ap_strbuf_add(b, "why\n");
+    if (sites > 1)
+        ap_strbuf_addf(b, "  between sites: the %s ax%s\n", name, strstr(name, "and") != NULL ? "es" : "is");
+    if (l->pipeline > 1)
+        ap_strbuf_addf(b, "  the slowest stage is %d of pipeline %d%s\n", c->slow_stage, c->slow_pipe,
+                       l->deep ? "; more micro-batches in flight hide the latency between stages" : "");
+    ap_strbuf_addf(b,
+                   "  of %" PRId64 " combinations %" PRId64 " are slower by their lower bound, %" PRId64
+                   " do not fit into memory; %" PRId64 " layouts computed\n",
+                   plan->sizes, plan->pruned, plan->too_big, plan->tried);
+    for (int i = 0; i < plan->reasons; i++)
+        ap_strbuf_addf(b, "  refused: %s\n", plan->reason[i]);
+}
+
+static void add_runners(const struct ap_plan_report *r, struct ap_strbuf *b)
+{
+    const struct ap_layout_plan *plan = r->plan;
+    ap_strbuf_addf(b, "runners-up\n  %5s %6s %8s %6s %5s %11s %7s %7s %7s %7s %6s  %s\n", "data", "tensor", "pipeline",
+                   "expert", "micro", "step s", "compute", "LAN", "WAN", "bubble", "memory", "between sites");
+    for (int i = 0; i < plan->count; i++) {
+        const struct ap_layout *l = plan->best[i];
+        const struct ap_layout_cost *c = &l->cost;
+        ap_strbuf_addf(b, "  %5d %6d %8d %6d %5" PRId64 " %11.4f %6.1f%% %6.1f%% %6.1f%% %6.1f%% %5.0f%%  %s\n",
+                       l->data, l->tensor, l->pipeline, l->expert, l->micro_sequences, c->step,
+                       100 * c->compute / c->step, 100 * c->lan / c->step, 100 * c->wan / c->step,
+                       100 * c->bubble / c->step, 100 * c->memory_part,
+                       crossing_name(find_crossing(r->problem, l), r->problem->topo->site_count));
+    }
+}
+
+void ap_plan_report_text(const struct ap_plan_report *r, struct ap_strbuf *b)
+{
+    const struct ap_layout *l = r->plan->best[0];
+    const struct ap_layout_cost *c = &l->cost;
+    ap_layout_cost(r->model, r->plan->best[0]);
+    add_machine(r, b);
+    ap_strbuf_addf(b, "plan\n  data %d x tensor %d x pipeline %d x expert %d\n", l->data, l->tensor, l->pipeline,
+                   l->expert);
+    add_rounds(l, b);
+    add_stages(r, l, b);
+    ap_strbuf_addf(b, "predicted step\n  %-8s %11.4f s          %.5g tokens/s; simulated %.4f s\n", "step", c->step,
+                   tokens_per_s(r, l), r->simulated);
+    add_part(b, "compute", c->compute, c->step);
+    add_part(b, "LAN", c->lan, c->step);
+    add_part(b, "WAN", c->wan, c->step);
+    add_part(b, "bubble", c->bubble, c->step);
+    ap_strbuf_addf(b, "  memory   %11.4g GB         at most on a rank, %.0f %% of what it may fill (stage %d)\n",
+                   c->memory / 1e9, 100 * c->memory_part, c->memory_stage);
+    add_why(r, l, b);
+    add_runners(r, b);
+}
