@@ -50,6 +50,16 @@ static void add_reason(struct ap_layout_plan *plan, const char *text)
         snprintf(plan->reason[plan->reasons++], sizeof plan->reason[0], "%s", text);
 }
 
+/* Remember the combination that came nearest to fitting. */
+static void too_big(struct search *x, const struct sizes *s, double part, double bytes)
+{
+    if (part >= x->smallest_part)
+        return;
+    x->smallest_part = part;
+    x->smallest = *s;
+    x->smallest_bytes = bytes;
+}
+
 /* One more combination, unless it cannot be. */
 static ap_status add_sizes(struct search *x, struct sizes s)
 {
@@ -58,6 +68,13 @@ static ap_status add_sizes(struct search *x, struct sizes s)
         .tensor = s.tensor, .expert = s.expert, .pipeline = s.pipeline, .data = s.data, .micro_sequences = s.micro};
     if (ap_layout_refused(x->m, &l, why, sizeof why) || ap_placer_refused(x->placer, &l, why, sizeof why)) {
         add_reason(x->plan, why);
+        return AP_OK;
+    }
+    double bytes, part = ap_layout_least_memory(x->m, &l, &bytes);
+    x->plan->sizes++;
+    if (part > 1) {
+        x->plan->too_big++;
+        too_big(x, &s, part, bytes);
         return AP_OK;
     }
     if (x->count == x->room) {
@@ -153,7 +170,7 @@ static ap_status start(struct search *x, const struct sizes *s)
 {
     struct ap_layout *l = ap_layout_create(s->tensor, s->expert, s->pipeline, s->data), *best[2] = {NULL, NULL};
     ap_status status = l != NULL ? AP_OK : no_memory(x);
-    double part = INFINITY;
+    double part = INFINITY, bytes = 0;
     for (int v = 0; status == AP_OK; v++) {
         l->micro_sequences = s->micro;
         if (!ap_placer_place(x->placer, v, l))
@@ -165,11 +182,7 @@ static ap_status start(struct search *x, const struct sizes *s)
                 ap_layout_split(x->m, l, 0);
             if (l->cost.memory_part < part) {
                 part = l->cost.memory_part;
-                if (part < x->smallest_part) {
-                    x->smallest_part = part;
-                    x->smallest = *s;
-                    x->smallest_bytes = l->cost.memory;
-                }
+                bytes = l->cost.memory;
             }
             struct ap_layout **b = &best[l->deep];
             if (*b != NULL && ap_layout_score(l) >= ap_layout_score(*b))
@@ -184,6 +197,8 @@ static ap_status start(struct search *x, const struct sizes *s)
         }
     }
     x->plan->too_big += part > 1;
+    if (part > 1)
+        too_big(x, s, part, bytes);
     for (int i = 0; i < 2; i++)
         if (best[i] != NULL)
             insert(x, best[i]);
@@ -205,14 +220,11 @@ static ap_status start_all(struct search *x)
     return AP_OK;
 }
 
-/* Exchanges on the candidates that are near enough to the best. */
-static ap_status improve_all(struct search *x)
+/* Exchanges on the best `most` candidates that are near enough to the best one, each with that budget. */
+static ap_status improve(struct search *x, int most, int64_t budget)
 {
-    int n = x->found_count, ranks = x->m->p.topo->rank_count;
+    int n = x->found_count;
     struct ap_layout *old[CANDIDATES];
-    /* Each layout costs time in proportion to the ranks: about the same effort for every size of machine. */
-    int64_t budget = ranks <= 16 ? 6000 : ranks <= 64 ? 1500 : 400000 / ranks + 20;
-    int most = ranks <= 16 ? CANDIDATES : ranks <= 64 ? 8 : 2 * x->keep;
     double best = ap_layout_score(x->found[0]);
     ap_status status = AP_OK;
     memcpy(old, x->found, sizeof old);
@@ -227,10 +239,24 @@ static ap_status improve_all(struct search *x)
                 status = no_memory(x);
             ap_layout_destroy(spare);
         }
-        best = fmin(best, ap_layout_score(l));
+        best = smaller(best, ap_layout_score(l));
         insert(x, l);
     }
     return status;
+}
+
+/* A layout costs time in proportion to the ranks: about the same effort for every size of machine. Of few ranks first all
+ * candidates a little, then the best of them at length. */
+static ap_status improve_all(struct search *x)
+{
+    int ranks = x->m->p.topo->rank_count;
+    if (ranks > 64)
+        return improve(x, 2 * x->keep, 400000 / ranks + 20);
+    if (ranks > 16)
+        return improve(x, 8, 1500);
+    AP_TRY(improve(x, CANDIDATES, 1000));
+    x->slack = 1.1;
+    return improve(x, 6, 12000);
 }
 
 static ap_status nothing_found(struct search *x)
@@ -238,7 +264,7 @@ static ap_status nothing_found(struct search *x)
     const struct ap_layout_plan *plan = x->plan;
     const struct sizes *s = &x->smallest;
     int ranks = x->m->p.topo->rank_count;
-    if (x->count > 0) {
+    if (plan->sizes > 0) {
         ap_error_set(
             x->err, AP_ERR_INPUT,
             "no layout of %d ranks fits into memory: the smallest (tensor %d, expert %d, pipeline %d, data %d, "
@@ -280,13 +306,12 @@ ap_status ap_layout_search(struct ap_layout_model *m, int keep, struct ap_layout
 {
     struct search x = {.m = m, .plan = plan, .keep = keep, .err = err, .smallest_part = INFINITY};
     *plan = (struct ap_layout_plan){0};
-    x.slack = m->p.topo->rank_count <= 64 ? 1.5 : 1.1;
+    x.slack = m->p.topo->rank_count <= 16 ? 3 : m->p.topo->rank_count <= 64 ? 1.5 : 1.1;
     m->tried = 0;
     plan->best = calloc((size_t)keep + 1, sizeof(struct ap_layout *));
     ap_status status = plan->best != NULL ? ap_placer_create(m->p.topo, &x.placer, err) : no_memory(&x);
     if (status == AP_OK)
         status = enumerate(&x);
-    plan->sizes = (int64_t)x.count;
     if (status == AP_OK)
         status = start_all(&x);
     if (status == AP_OK && x.found_count > 0)

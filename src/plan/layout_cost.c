@@ -30,7 +30,7 @@ static double tokens(const struct ap_layout_model *m, const struct ap_layout *l)
 
 static struct ap_topo_link worse(struct ap_topo_link a, struct ap_topo_link b)
 {
-    return (struct ap_topo_link){fmax(a.latency, b.latency), fmin(a.bandwidth, b.bandwidth)};
+    return (struct ap_topo_link){larger(a.latency, b.latency), smaller(a.bandwidth, b.bandwidth)};
 }
 
 void ap_layout_load(const struct ap_layout_model *m, int first, int end, struct ap_stage_load *load_p)
@@ -109,7 +109,7 @@ void ap_layout_block_links(struct ap_layout_model *m, const struct ap_layout *l,
     int nodes = 0, stamp = ++m->stamp;
     const int *rank = &l->rank[(s * l->data + d) * l->expert * l->tensor];
     for (int i = 0; i < l->expert * l->tensor; i++) {
-        k.speed = fmin(k.speed, t->ranks[rank[i]].speed);
+        k.speed = smaller(k.speed, t->ranks[rank[i]].speed);
         if (i % l->tensor != 0)
             continue;
         int node = t->ranks[rank[i]].node;
@@ -163,9 +163,9 @@ static double wan_time(const struct ap_layout_model *m, int a, int b)
     int n = t->site_count;
     double time = m->load[a * n + b] / t->wan[a * n + b].bandwidth;
     if (t->sites[a].egress > 0)
-        time = fmax(time, m->load[n * n + a] / t->sites[a].egress);
+        time = larger(time, m->load[n * n + a] / t->sites[a].egress);
     if (t->sites[b].ingress > 0)
-        time = fmax(time, m->load[n * n + n + b] / t->sites[b].ingress);
+        time = larger(time, m->load[n * n + n + b] / t->sites[b].ingress);
     return time;
 }
 
@@ -175,8 +175,8 @@ static void add_transfer(const struct ap_layout_model *m, int a, int b, double b
     const struct ap_topology *t = m->p.topo;
     struct ap_topo_link k = ap_topology_link(t, a, b);
     int sa = t->nodes[a].site, sb = t->nodes[b].site;
-    times[0] = fmax(times[0], k.latency);
-    times[1] = fmax(times[1], sa == sb ? bytes / k.bandwidth : wan_time(m, sa, sb));
+    times[0] = larger(times[0], k.latency);
+    times[1] = larger(times[1], sa == sb ? bytes / k.bandwidth : wan_time(m, sa, sb));
     *wan_p |= sa != sb;
 }
 
@@ -254,7 +254,7 @@ static struct pipe measure(const struct ap_layout_model *m, const struct ap_layo
     for (int s = 0; s < l->pipeline; s++) {
         const struct ap_layout_stage *k = stage_of(m, l, s, d);
         p.fill += stage_sum(k) + link_sum(k);
-        p.period = fmax(p.period, fmax(stage_sum(k), fmax(k->ahead.occupied, k->back.occupied)));
+        p.period = larger(p.period, larger(stage_sum(k), larger(k->ahead.occupied, k->back.occupied)));
         if (stage_sum(k) > slowest) {
             slowest = stage_sum(k);
             p.slow = s;
@@ -271,7 +271,7 @@ static void set_windows(const struct ap_layout_model *m, struct ap_layout *l, in
     for (int s = l->pipeline - 1; s >= 0; s--) {
         if (s < l->pipeline - 1) {
             double way = link_sum(stage_of(m, l, s, d)) / p->period;
-            window += 1 + (l->deep ? (int64_t)fmin(ceil(way), 1e9) : 0);
+            window += 1 + (l->deep ? (int64_t)smaller(ceil(way), 1e9) : 0);
         }
         l->window[s * l->data + d] = window;
     }
@@ -287,7 +287,7 @@ static double pipe_time(const struct ap_layout_model *m, const struct ap_layout 
         const struct ap_layout_stage *k = stage_of(m, l, s, d);
         double w = (double)l->window[s * l->data + d], turns = floor((double)(n - 1) / w);
         trip += stage_sum(k) + link_sum(k);
-        more = fmax(more, turns * fmax(trip, w * p->period) + ((double)(n - 1) - turns * w) * p->period);
+        more = larger(more, turns * larger(trip, w * p->period) + ((double)(n - 1) - turns * w) * p->period);
     }
     return p->fill + more;
 }
@@ -366,38 +366,57 @@ static int by_number(const void *a, const void *b)
  * nodes they come in the order of the rings. */
 static int collect(struct ap_layout_model *m, const struct ap_layout *l, int s, int e)
 {
-    int nodes = 0, stamp = ++m->stamp;
+    int nodes = 0, stamp = ++m->stamp, paired = m->p.topo->node_pairs != NULL;
     for (int d = 0; d < l->data; d++)
         for (int i = e < 0 ? 0 : e; i < (e < 0 ? l->expert : e + 1); i++) {
             int node = cell_node(m, l, s, d, i);
             if (m->mark[node] != stamp) {
                 m->mark[node] = stamp;
                 m->count[node] = 0;
-                m->list[nodes++] = m->position[node];
+                m->list[nodes++] = paired ? m->position[node] : node;
             }
             m->count[node]++;
         }
+    if (!paired)
+        return nodes;
     qsort(m->list, (size_t)nodes, sizeof *m->list, by_number);
     for (int i = 0; i < nodes; i++)
         m->list[i] = m->node_at[m->list[i]];
     return nodes;
 }
 
-/* Seconds inside of one site whose nodes are list[from .. to): a ring over the nodes, each rank with its share of what
- * its node has summed. */
-static double ring_time(const struct ap_layout_model *m, int from, int to, double bytes)
+/* Sites of list[0 .. nodes) into site_list, what of them takes part into site_use; returns how many. */
+static int collect_sites(struct ap_layout_model *m, int nodes)
 {
     const struct ap_topology *t = m->p.topo;
-    struct ap_topo_link worst = {0, INFINITY};
-    int k = to - from, fewest = m->count[m->list[from]];
-    if (k < 2)
-        return 0;
-    for (int i = from; i < to; i++) {
-        int next = i + 1 < to ? i + 1 : from;
-        worst = worse(worst, ap_topology_link(t, m->list[i], m->list[next]));
-        fewest = m->count[m->list[i]] < fewest ? m->count[m->list[i]] : fewest;
+    int sites = 0, stamp = ++m->stamp;
+    for (int i = 0; i < nodes; i++) {
+        int node = m->list[i], site = t->nodes[node].site;
+        struct ap_site_use *u = &m->site_use[site];
+        if (u->mark != stamp) {
+            *u = (struct ap_site_use){stamp, 0, m->count[node], node, node, t->sites[site].inside};
+            if (t->node_pairs != NULL)
+                u->worst = (struct ap_topo_link){0, INFINITY};
+            m->site_list[sites++] = site;
+        } else if (t->node_pairs != NULL) {
+            u->worst = worse(u->worst, ap_topology_link(t, u->last, node));
+        }
+        u->nodes++;
+        u->last = node;
+        u->fewest = m->count[node] < u->fewest ? m->count[node] : u->fewest;
     }
-    return (k - 1) * (bytes / fewest / k / worst.bandwidth + 2 * worst.latency);
+    return sites;
+}
+
+/* Seconds inside of one site: a ring over the nodes, each rank with its share of what its node has summed. */
+static double ring_time(const struct ap_layout_model *m, const struct ap_site_use *u, double bytes)
+{
+    struct ap_topo_link worst = u->worst;
+    if (u->nodes < 2)
+        return 0;
+    if (m->p.topo->node_pairs != NULL)
+        worst = worse(worst, ap_topology_link(m->p.topo, u->last, u->first));
+    return (u->nodes - 1) * (bytes / u->fewest / u->nodes / worst.bandwidth + 2 * worst.latency);
 }
 
 /* Seconds inside of sites for the group of list[0 .. nodes) to sum and hand back `bytes` per tensor rank (both ways
@@ -406,25 +425,20 @@ static double group_sync(struct ap_layout_model *m, const struct ap_layout *l, i
 {
     const struct ap_topology *t = m->p.topo;
     double in_node = 0, in_site = 0;
-    int sites = 0;
+    int sites = collect_sites(m, nodes);
     for (int i = 0; i < nodes; i++) {
         const struct ap_topo_node *node = &t->nodes[m->list[i]];
         int c = m->count[m->list[i]];
         if (c > 1)
-            in_node = fmax(in_node, (c - 1) * (bytes / c / node->inside.bandwidth + 2 * node->inside.latency));
+            in_node = larger(in_node, (c - 1) * (bytes / c / node->inside.bandwidth + 2 * node->inside.latency));
     }
-    for (int from = 0, to; from < nodes; from = to) {
-        int site = t->nodes[m->list[from]].site;
-        for (to = from + 1; to < nodes && t->nodes[m->list[to]].site == site;)
-            to++;
-        in_site = fmax(in_site, ring_time(m, from, to, bytes));
-        m->site_list[sites++] = site;
-    }
+    for (int a = 0; a < sites; a++)
+        in_site = larger(in_site, ring_time(m, &m->site_use[m->site_list[a]], bytes));
     for (int a = 0; a < sites && sites > 1; a++)
         for (int b = 0; b < sites; b++)
             if (a != b) {
                 add_wan(m, m->site_list[a], m->site_list[b], bytes * l->tensor / sites);
-                *far_p = fmax(*far_p, t->wan[m->site_list[a] * t->site_count + m->site_list[b]].latency);
+                *far_p = larger(*far_p, t->wan[m->site_list[a] * t->site_count + m->site_list[b]].latency);
             }
     return in_node + in_site;
 }
@@ -443,12 +457,12 @@ static double ends_sync(struct ap_layout_model *m, const struct ap_layout *l, do
         int sa = t->nodes[a].site, sb = t->nodes[b].site;
         struct ap_topo_link k = worse(ap_topology_link(t, a, b), ap_topology_link(t, b, a));
         if (sa == sb) {
-            lan = fmax(lan, shard / l->tensor / k.bandwidth + k.latency);
+            lan = larger(lan, shard / l->tensor / k.bandwidth + k.latency);
             continue;
         }
         add_wan(m, sa, sb, shard);
         add_wan(m, sb, sa, shard);
-        *far_p = fmax(*far_p, k.latency / 2); /* one way only: the caller counts two */
+        *far_p = larger(*far_p, k.latency / 2); /* one way only: the caller counts two */
     }
     return lan;
 }
@@ -470,19 +484,19 @@ static void sync_gradients(struct ap_layout_model *m, struct ap_layout *l)
             lan = group_sync(m, l, collect(m, l, s, -1), load.dense / l->tensor * per_param, &far);
         double routed = load.routed / l->expert / l->tensor, most = 0;
         for (int e = 0; e < l->expert && l->data > 1 && routed > 0; e++)
-            most = fmax(most, group_sync(m, l, collect(m, l, s, e), routed * per_param, &far));
-        c->sync_lan = fmax(c->sync_lan, lan + most);
+            most = larger(most, group_sync(m, l, collect(m, l, s, e), routed * per_param, &far));
+        c->sync_lan = larger(c->sync_lan, lan + most);
         const int *rank = &l->rank[s * l->data * l->expert * l->tensor];
         for (int i = 0; i < l->data * l->expert * l->tensor; i++)
-            bandwidth = fmin(bandwidth, t->ranks[rank[i]].memory_bandwidth);
+            bandwidth = smaller(bandwidth, t->ranks[rank[i]].memory_bandwidth);
         double owned = (load.dense + load.routed) / (l->tensor * l->data * l->expert);
-        c->optimizer = fmax(c->optimizer, owned * OPTIMIZER_BYTES / bandwidth);
+        c->optimizer = larger(c->optimizer, owned * OPTIMIZER_BYTES / bandwidth);
     }
     c->sync_lan += ends_sync(m, l, &far);
     for (int a = 0; a < n && n > 1; a++)
         for (int b = 0; b < n; b++)
             if (a != b && m->load[a * n + b] > 0)
-                wan = fmax(wan, wan_time(m, a, b));
+                wan = larger(wan, wan_time(m, a, b));
     c->sync_wan = wan + 2 * far;
 }
 
@@ -494,8 +508,8 @@ double ap_layout_memory(const struct ap_layout_model *m, const struct ap_layout 
     double flight = 0, rounds = 1, tp = l->tensor;
     ap_layout_load(m, l->first[s], l->first[s + 1], &load);
     for (int d = 0; d < l->data; d++) {
-        flight = fmax(flight, fmin((double)l->window[s * l->data + d], (double)l->rounds[d]));
-        rounds = fmax(rounds, (double)l->rounds[d]);
+        flight = larger(flight, smaller((double)l->window[s * l->data + d], (double)l->rounds[d]));
+        rounds = larger(rounds, (double)l->rounds[d]);
     }
     double held = (load.dense + load.routed / l->expert) / tp, sums = 1 + floor(log2(rounds));
     double owned = (load.dense + load.routed) / (tp * l->data * l->expert);
@@ -512,7 +526,7 @@ static void weigh_memory(struct ap_layout_model *m, struct ap_layout *l)
     for (int s = 0; s < l->pipeline; s++) {
         double bytes = ap_layout_memory(m, l, s), room = INFINITY;
         for (int i = 0; i < width; i++)
-            room = fmin(room, t->ranks[l->rank[s * width + i]].memory);
+            room = smaller(room, t->ranks[l->rank[s * width + i]].memory);
         double part = bytes / (AP_LAYOUT_MEMORY_SHARE * room);
         if (part > l->cost.memory_part) {
             l->cost.memory_part = part;
@@ -550,7 +564,7 @@ void ap_layout_cost(struct ap_layout_model *m, struct ap_layout *l)
         wan |= k->ahead.wan;
     }
     /* What the period is longer than the slowest stage: waiting for links. */
-    *(wan ? &c->wan : &c->lan) += fmax(0, c->pipe - p.fill - (n - 1) * whole);
+    *(wan ? &c->wan : &c->lan) += larger(0, c->pipe - p.fill - (n - 1) * whole);
 }
 
 int ap_layout_placed(const struct ap_layout_model *m, const struct ap_layout *l)

@@ -86,8 +86,10 @@ static void find_best(struct ap_layout_model *m)
 {
     const struct ap_topology *t = m->p.topo;
     m->best_node = m->best_lan = (struct ap_topo_link){INFINITY, 0};
-    for (int r = 0; r < t->rank_count; r++)
+    for (int r = 0; r < t->rank_count; r++) {
         m->fastest = fmax(m->fastest, t->ranks[r].speed);
+        m->most_memory = fmax(m->most_memory, t->ranks[r].memory);
+    }
     for (int i = 0; i < t->node_count; i++) {
         struct ap_topo_link k = t->nodes[i].inside;
         if (t->nodes[i].ranks < 2)
@@ -148,12 +150,13 @@ ap_status ap_layout_model_create(const struct ap_layout_problem *p, struct ap_la
     m->stage = calloc(ranks, sizeof *m->stage);
     m->load = calloc(sites * sites + 2 * sites, sizeof *m->load);
     m->position = calloc(5 * nodes + sites, sizeof *m->position);
+    m->site_use = calloc(sites, sizeof *m->site_use);
     m->pipe = calloc(ranks, sizeof *m->pipe);
     m->table = calloc((layers + 1) * (stages + 1), sizeof *m->table);
     m->choice = calloc((layers + 1) * (stages + 1), sizeof *m->choice);
     m->kept = calloc(stages + 1, sizeof *m->kept);
     m->links = calloc(stages + 1, sizeof *m->links);
-    if (m->sum == NULL || m->stage == NULL || m->load == NULL || m->position == NULL || m->pipe == NULL ||
+    if (m->sum == NULL || m->stage == NULL || m->load == NULL || m->position == NULL || m->site_use == NULL || m->pipe == NULL ||
         m->table == NULL || m->choice == NULL || m->kept == NULL || m->links == NULL) {
         ap_layout_model_destroy(m);
         return ap_error_set(err, AP_ERR_NOMEM, "out of memory for the planner");
@@ -178,6 +181,7 @@ void ap_layout_model_destroy(struct ap_layout_model *m)
     free(m->stage);
     free(m->load);
     free(m->position);
+    free(m->site_use);
     free(m->pipe);
     free(m->table);
     free(m->choice);

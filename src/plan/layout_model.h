@@ -19,6 +19,13 @@ struct ap_stage_load {
     int exchanges_forward;
 };
 
+/* What of a site takes part in a sum of gradients. */
+struct ap_site_use {
+    int mark, nodes, fewest; /* fewest cells on one of the nodes */
+    int first, last;         /* first and last node, in the order of the ring */
+    struct ap_topo_link worst;
+};
+
 struct ap_layout_model {
     struct ap_layout_problem p; /* topo and cfg borrowed */
     struct ap_stage_load *sum;  /* [layers + 1] over the layers before */
@@ -30,15 +37,27 @@ struct ap_layout_model {
     int *position, *node_at;       /* [nodes] place in the order of sites and rings, and back */
     int *mark, *count, *list;      /* [nodes]; mark: stamp of the last use */
     int *site_list;                /* [sites] */
+    struct ap_site_use *site_use;  /* [sites] */
     int stamp;
     double *pipe;                            /* [data] seconds of each pipeline */
     double *table;                           /* [stages + 1][layers + 1], of the split */
     int *choice, *kept;                      /* the same; [stages + 1] */
     struct ap_stage_links *links;            /* [stages] */
+    double most_memory; /* bytes of the largest rank */
     double fastest;                          /* FLOP/s of the fastest rank */
     struct ap_topo_link best_node, best_lan; /* lowest latency and highest bandwidth of any */
     int64_t tried;
 };
+
+/* fmax and fmin are calls, because of NaN, which does not occur here. */
+static inline double larger(double a, double b)
+{
+    return a > b ? a : b;
+}
+static inline double smaller(double a, double b)
+{
+    return a < b ? a : b;
+}
 
 void ap_layout_load(const struct ap_layout_model *m, int first, int end, struct ap_stage_load *load_p);
 /* Steps to compare layouts by: those that do not fit come behind all that do. */
@@ -59,8 +78,10 @@ void ap_layout_block_links(struct ap_layout_model *m, const struct ap_layout *l,
 /* Split the layers over the stages for the placement in l; sets l->first and the cost. thorough: also splits that are
  * not the best balanced ones, for few ranks. */
 void ap_layout_split(struct ap_layout_model *m, struct ap_layout *l, int thorough);
-/* No layout of these sizes and micro-batches takes less than this many seconds. */
+/* No layout of these sizes and micro-batches takes less than this many seconds; fills less of a rank's memory than this
+ * part. */
 double ap_layout_lower_bound(const struct ap_layout_model *m, const struct ap_layout *sizes);
+double ap_layout_least_memory(const struct ap_layout_model *m, const struct ap_layout *sizes, double *bytes_p);
 
 /* ---- placements ---- */
 

@@ -132,7 +132,7 @@ static void group(const struct placer_rank *units, int n, int size, struct place
     for (int i = 0; i < n; i++) {
         to[i] = units[i * size];
         for (int k = 1; k < size; k++)
-            to[i].speed = fmin(to[i].speed, units[i * size + k].speed);
+            to[i].speed = smaller(to[i].speed, units[i * size + k].speed);
         to[i].rank = i;
     }
 }
@@ -269,6 +269,29 @@ static void wander(struct improve *x, struct ap_layout *spare, const int sizes[3
     }
 }
 
+/* Some exchanges at random; strong: many, and any split of the layers. */
+static void shuffle(struct improve *x, const int sizes[3], int ranks, uint64_t round, int strong)
+{
+    struct ap_layout *l = x->l;
+    int times = strong ? 3 * ranks : 4, layers = (int)x->m->p.cfg->layers;
+    for (int k = 0; k < times; k++) {
+        uint64_t draw = ap_rng_u64(2 + round, AP_RNG_PLAN, (uint64_t)k);
+        int size = sizes[draw % 3], units = ranks / size;
+        int i = (int)((draw >> 8 & 0xffffff) % (uint64_t)units), j = (int)((draw >> 32) % (uint64_t)units);
+        if (i != j && exchangeable(x->m, l, size, i, j))
+            exchange(l, size, i, j);
+    }
+    if (!strong) {
+        ap_layout_split(x->m, l, 0);
+        return;
+    }
+    for (int s = 1; s < l->pipeline; s++) {
+        int lo = l->first[s - 1] + 1, hi = layers - (l->pipeline - s);
+        l->first[s] = lo + (int)(ap_rng_u64(2 + round, AP_RNG_PLAN, (uint64_t)(times + s)) % (uint64_t)(hi - lo + 1));
+    }
+    ap_layout_cost(x->m, l);
+}
+
 void ap_layout_improve(struct ap_layout_model *m, struct ap_layout *l, struct ap_layout *spare, int64_t budget)
 {
     int ranks = m->p.topo->rank_count, few = ranks <= 64;
@@ -284,25 +307,18 @@ void ap_layout_improve(struct ap_layout_model *m, struct ap_layout *l, struct ap
     climb(&x, spare, sizes, ranks);
     ap_layout_split(m, l, 1);
     ap_layout_copy(spare, l);
-    /* From shuffles of the best: exchanges of a few units, then climb again. */
-    for (uint64_t round = 0; round < 6 && m->tried < x.until && l->pipeline * l->data > 1; round++) {
-        struct ap_layout *best = spare;
-        for (uint64_t k = 0; k < 4; k++) {
-            uint64_t draw = ap_rng_u64(2, AP_RNG_PLAN, round * 4 + k);
-            int size = sizes[draw % 3], units = ranks / size;
-            int i = (int)((draw >> 8) % (uint64_t)units), j = (int)((draw >> 32) % (uint64_t)units);
-            if (i != j && exchangeable(m, l, size, i, j))
-                exchange(l, size, i, j);
+    x.resplit = 0; /* spare holds the best from here on */
+    for (uint64_t round = 0; round < 1000 && m->tried < x.until && l->pipeline * l->data * l->expert > 1; round++) {
+        shuffle(&x, sizes, ranks, round, round % 2 == 1);
+        for (double before = INFINITY; ap_layout_score(l) < before && m->tried < x.until;) {
+            before = x.best = ap_layout_score(l);
+            climb(&x, NULL, sizes, ranks);
+            ap_layout_split(m, l, 1);
         }
-        ap_layout_split(m, l, 0);
-        x.best = ap_layout_score(l);
-        x.resplit = 0; /* spare holds the best */
-        climb(&x, NULL, sizes, ranks);
-        ap_layout_split(m, l, 1);
-        if (ap_layout_score(l) < ap_layout_score(best))
-            ap_layout_copy(best, l);
+        if (ap_layout_score(l) < ap_layout_score(spare))
+            ap_layout_copy(spare, l);
         else
-            ap_layout_copy(l, best);
+            ap_layout_copy(l, spare);
     }
     ap_layout_cost(m, l);
 }

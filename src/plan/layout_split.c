@@ -28,11 +28,11 @@ static void stage_links(struct ap_layout_model *m, const struct ap_layout *l, in
                 *to = k;
                 continue;
             }
-            to->speed = fmin(to->speed, k.speed);
-            to->tensor.latency = fmax(to->tensor.latency, k.tensor.latency);
-            to->tensor.bandwidth = fmin(to->tensor.bandwidth, k.tensor.bandwidth);
-            to->expert.latency = fmax(to->expert.latency, k.expert.latency);
-            to->expert.bandwidth = fmin(to->expert.bandwidth, k.expert.bandwidth);
+            to->speed = smaller(to->speed, k.speed);
+            to->tensor.latency = larger(to->tensor.latency, k.tensor.latency);
+            to->tensor.bandwidth = smaller(to->tensor.bandwidth, k.tensor.bandwidth);
+            to->expert.latency = larger(to->expert.latency, k.expert.latency);
+            to->expert.bandwidth = smaller(to->expert.bandwidth, k.expert.bandwidth);
         }
         if (mean)
             m->links[s].speed = 1 / slowness;
@@ -62,7 +62,7 @@ static double programme(struct ap_layout_model *m, struct ap_layout *l, double l
                 double before = f[(k - 1) * width + i], time = range_time(m, l, k - 1, i, j);
                 if (time > limit || (!sum && time >= best))
                     break;
-                double now = sum ? before + time : fmax(before, time);
+                double now = sum ? before + time : larger(before, time);
                 if (now < best) {
                     best = now;
                     from = i;
@@ -111,10 +111,21 @@ static void shift(struct ap_layout_model *m, struct ap_layout *l, double *best, 
     }
 }
 
+/* Is l->first a split? Not before the first one. */
+static int is_split(const struct ap_layout_model *m, const struct ap_layout *l)
+{
+    int good = l->first[0] == 0 && l->first[l->pipeline] == m->p.cfg->layers;
+    for (int s = 0; s < l->pipeline && good; s++)
+        good = l->first[s] < l->first[s + 1];
+    return good;
+}
+
 void ap_layout_split(struct ap_layout_model *m, struct ap_layout *l, int thorough)
 {
     double best = INFINITY;
     int single = l->pipeline == 1;
+    if (thorough && !single && is_split(m, l))
+        consider(m, l, &best);
     for (int mean = 0; mean <= (thorough && l->data > 1 && !single); mean++) {
         stage_links(m, l, mean);
         double least = programme(m, l, INFINITY);
@@ -124,16 +135,11 @@ void ap_layout_split(struct ap_layout_model *m, struct ap_layout *l, int thoroug
             if (isfinite(programme(m, l, least * pow(4, i / 16.0) * (1 + 1e-12))))
                 consider(m, l, &best);
     }
-    if (single)
-        return;
-    int full = l->cost.memory_part > 1;
-    if (!isfinite(best))
+    if (single || (!thorough && l->cost.memory_part <= 1))
         return;
     memcpy(l->first, m->kept, ((size_t)l->pipeline + 1) * sizeof *m->kept);
-    if (thorough || full)
-        shift(m, l, &best, thorough ? 8 : 2);
-    if (thorough || full)
-        ap_layout_cost(m, l);
+    shift(m, l, &best, thorough ? 8 : 2);
+    ap_layout_cost(m, l);
 }
 
 double ap_layout_lower_bound(const struct ap_layout_model *m, const struct ap_layout *l)
@@ -146,13 +152,27 @@ double ap_layout_lower_bound(const struct ap_layout_model *m, const struct ap_la
     /* One of the pipelines does at least the average number of rounds, and one of its stages at least the average
      * part of the time. */
     double whole = ap_layout_stage_time(m, l, &all, &best, NULL);
-    double per_pipe = fmax(1, (double)rounds / l->data), pipe = whole * (1 + (per_pipe - 1) / l->pipeline);
+    double per_pipe = larger(1, (double)rounds / l->data), pipe = whole * (1 + (per_pipe - 1) / l->pipeline);
     double ranks = (double)l->data * l->expert, sync = 0, speed = 0;
     for (int r = 0; r < t->rank_count; r++)
         speed += t->ranks[r].speed;
     double work = (double)(m->p.global_sequences * m->p.seq_len) * all.flops / speed;
     if (ranks > 1)
         sync = all.dense / l->tensor / l->pipeline * (4.0 + m->p.element_size) * (ranks - 1) / ranks /
-               fmax(m->best_lan.bandwidth, 1);
-    return fmax(pipe, work) + (t->site_count > 1 ? 0 : sync);
+               larger(m->best_lan.bandwidth, 1);
+    return larger(pipe, work) + (t->site_count > 1 ? 0 : sync);
+}
+
+/* One stage has at least the average part of the weights, one rank does at least the average number of rounds. */
+double ap_layout_least_memory(const struct ap_layout_model *m, const struct ap_layout *l, double *bytes_p)
+{
+    const struct ap_stage_load *all = &m->sum[m->p.cfg->layers];
+    double rounds = (double)(m->p.global_sequences / l->micro_sequences / l->expert), ends = 2.0;
+    double dense = all->dense + ends * (double)(m->p.cfg->vocab_size * m->p.cfg->hidden_size);
+    double held = (dense + all->routed / l->expert) / l->tensor / l->pipeline;
+    double owned = (dense + all->routed) / m->p.topo->rank_count;
+    double sums = 1 + floor(log2(larger(1, ceil(rounds / l->data))));
+    double weights = m->p.element_size == 4 ? 8 : 4, rest = m->p.element_size == 4 ? 16 : 24;
+    *bytes_p = held * (weights + 4 * sums) + owned * rest;
+    return *bytes_p / (AP_LAYOUT_MEMORY_SHARE * m->most_memory);
 }

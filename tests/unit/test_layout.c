@@ -1,0 +1,340 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The layout search against exhaustive search over every assignment of ranks and layers, written apart here, on seeded
+ * random machines; the cost model against hand-made cases and against the simulation; what must be refused. */
+#include "config.h"
+
+#include <criterion/criterion.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/rng.h"
+#include "plan/layout.h"
+#include "plan/simulate.h"
+#include "support/leaks.h"
+
+/* ---- machines and models ---- */
+
+struct dice {
+    uint64_t seed, n;
+};
+
+static double roll(struct dice *d)
+{
+    return ap_rng_uniform(d->seed, AP_RNG_TEST, d->n++);
+}
+
+static int pick(struct dice *d, int n)
+{
+    return (int)(roll(d) * n);
+}
+
+/* Between lo and hi, evenly in the logarithm. */
+static double between(struct dice *d, double lo, double hi)
+{
+    return lo * pow(hi / lo, roll(d));
+}
+
+static struct ap_model_config model(int layers, int experts)
+{
+    struct ap_model_config c;
+    struct ap_error err = {0};
+    cr_assert_eq(ap_model_config_preset(experts > 0 ? "tiny-v3" : "dense-30m", &c, &err), AP_OK, "%s", err.text);
+    c.layers = layers;
+    if (experts > 0)
+        c.routed_experts = experts;
+    return c;
+}
+
+/* nodes[] ranks on each node, site[] of each node. Speeds and links drawn; alike: ranks of a node are equal. */
+static struct ap_topology *machine(struct dice *d, int nodes, const int *ranks, const int *site, int alike)
+{
+    int total = 0, sites = 0, r = 0;
+    for (int i = 0; i < nodes; i++) {
+        total += ranks[i];
+        sites = site[i] + 1 > sites ? site[i] + 1 : sites;
+    }
+    struct ap_topology *t = ap_topology_create(total, nodes, sites);
+    struct ap_error err = {0};
+    cr_assert_not_null(t);
+    int uneven = pick(d, 3) > 0, paired = pick(d, 2);
+    double memory = pick(d, 4) > 0 ? 64e9 : between(d, 2e7, 4e8); /* sometimes tight */
+    if (paired) {
+        t->node_pairs = calloc((size_t)nodes * (size_t)nodes, sizeof *t->node_pairs);
+        cr_assert_not_null(t->node_pairs);
+    }
+    for (int i = 0; i < nodes; i++) {
+        snprintf(t->nodes[i].name, sizeof t->nodes[i].name, "n%d", i);
+        t->nodes[i].site = site[i];
+        t->nodes[i].inside = (struct ap_topo_link){between(d, 1e-6, 5e-6), between(d, 5e9, 50e9)};
+        double speed = uneven ? between(d, 30e9, 300e9) : 100e9;
+        for (int k = 0; k < ranks[i]; k++, r++) {
+            t->ranks[r] = (struct ap_topo_rank){.node = i, .device = "cpu", .memory = memory, .memory_bandwidth = 20e9};
+            t->ranks[r].speed = alike || !uneven ? speed : between(d, 30e9, 300e9);
+        }
+        for (int k = 0; paired && k < nodes; k++)
+            if (k != i && site[k] == site[i])
+                t->node_pairs[i * nodes + k] = (struct ap_topo_link){between(d, 1e-5, 1e-3), between(d, 1e8, 5e9)};
+    }
+    for (int i = 0; i < sites; i++) {
+        snprintf(t->sites[i].name, sizeof t->sites[i].name, "s%d", i);
+        t->sites[i].inside = (struct ap_topo_link){between(d, 1e-5, 1e-4), between(d, 1e9, 10e9)};
+        if (pick(d, 3) == 0)
+            t->sites[i].egress = between(d, 1e7, 1e9);
+        for (int k = 0; k < sites; k++)
+            if (k != i)
+                t->wan[i * sites + k] = (struct ap_topo_link){between(d, 1e-3, 1e-1), between(d, 1e7, 1e9)};
+    }
+    cr_assert_eq(ap_topology_finish(t, "test", &err), AP_OK, "%s", err.text);
+    return t;
+}
+
+/* ---- exhaustive search ---- */
+
+struct brute {
+    struct ap_layout_model *m;
+    const struct ap_topology *t;
+    int layers;
+    struct ap_layout *l;
+    char used[32];
+    double best;
+    char text[300]; /* the best in words */
+    long tried;
+};
+
+static void describe(const struct ap_layout *l, char *buf, size_t size)
+{
+    int at = snprintf(buf, size, "tensor %d expert %d pipeline %d data %d micro %d deep %d: ranks", l->tensor, l->expert,
+                      l->pipeline, l->data, (int)l->micro_sequences, l->deep);
+    for (int i = 0; i < l->tensor * l->expert * l->pipeline * l->data; i++)
+        at += snprintf(buf + at, size - (size_t)at, " %d", l->rank[i]);
+    at += snprintf(buf + at, size - (size_t)at, ", layers from");
+    for (int i = 0; i < l->pipeline; i++)
+        at += snprintf(buf + at, size - (size_t)at, " %d", l->first[i]);
+}
+
+static int alike(const struct ap_topology *t, int a, int b)
+{
+    return t->ranks[a].node == t->ranks[b].node && t->ranks[a].speed == t->ranks[b].speed;
+}
+
+/* Every split of the layers from stage s on. */
+static void splits(struct brute *b, int s)
+{
+    struct ap_layout *l = b->l;
+    if (s == l->pipeline) {
+        l->first[s] = b->layers;
+        for (l->deep = 0; l->deep < (l->pipeline > 1 ? 2 : 1); l->deep++) {
+            ap_layout_cost(b->m, l);
+            b->tried++;
+            if (l->cost.memory_part <= 1 && l->cost.step < b->best) {
+                b->best = l->cost.step;
+                describe(l, b->text, sizeof b->text);
+            }
+        }
+        return;
+    }
+    int lo = s == 0 ? 0 : l->first[s - 1] + 1, hi = s == 0 ? 0 : b->layers - (l->pipeline - s);
+    for (int i = lo; i <= hi; i++) {
+        l->first[s] = i;
+        splits(b, s + 1);
+    }
+}
+
+/* Every assignment from grid position `at` on. Left out is only what is the same by symmetry: equal ranks of a node
+ * exchanged, the order inside a tensor group, the order of whole pipelines. */
+static void assign(struct brute *b, int at)
+{
+    struct ap_layout *l = b->l;
+    int n = b->t->rank_count, tp = l->tensor, width = l->expert * tp;
+    if (at == n) {
+        splits(b, 0);
+        return;
+    }
+    int d = at / width % l->data, stage0 = at < l->data * width;
+    for (int r = 0; r < n; r++) {
+        int twin = 0;
+        for (int k = 0; k < r && !twin; k++)
+            twin = !b->used[k] && alike(b->t, k, r);
+        if (b->used[r] || twin)
+            continue;
+        if (at % tp > 0 && (b->t->ranks[r].node != b->t->ranks[l->rank[at - 1]].node || r < l->rank[at - 1]))
+            continue;
+        if (at % width > 0 && ap_topology_site(b->t, r) != ap_topology_site(b->t, l->rank[at - 1]))
+            continue;
+        if (stage0 && at % width == 0 && d > 0 && r < l->rank[at - width])
+            continue;
+        b->used[r] = 1;
+        l->rank[at] = r;
+        assign(b, at + 1);
+        b->used[r] = 0;
+    }
+}
+
+static double exhaustive(struct ap_layout_model *m, const struct ap_layout_problem *p, long *tried_p, char text[300])
+{
+    struct brute b = {.m = m, .t = p->topo, .layers = (int)p->cfg->layers, .best = INFINITY};
+    int n = p->topo->rank_count;
+    for (int tp = 1; tp <= n; tp++)
+        for (int ep = 1; ep <= n / tp; ep++)
+            for (int pp = 1; pp <= n / tp / ep; pp++)
+                for (int64_t micro = 1; micro <= p->global_sequences; micro++) {
+                    char why[160];
+                    int dp = n / tp / ep / pp;
+                    if (tp * ep * pp * dp != n || p->global_sequences % micro != 0)
+                        continue;
+                    if ((p->micro_sequences > 0 && p->micro_sequences != micro) ||
+                        (p->tensor > 0 && p->tensor != tp) || (p->pipeline > 0 && p->pipeline != pp))
+                        continue;
+                    b.l = ap_layout_create(tp, ep, pp, dp);
+                    cr_assert_not_null(b.l);
+                    b.l->micro_sequences = micro;
+                    if (!ap_layout_refused(m, b.l, why, sizeof why))
+                        assign(&b, 0);
+                    ap_layout_destroy(b.l);
+                }
+    *tried_p += b.tried;
+    memcpy(text, b.text, sizeof b.text);
+    return b.best;
+}
+
+/* Search and exhaustive search on one problem; returns found over best. */
+static double compare(const struct ap_layout_problem *p, long *tried_p)
+{
+    struct ap_layout_model *m;
+    struct ap_layout_plan plan;
+    struct ap_error err = {0};
+    cr_assert_eq(ap_layout_model_create(p, &m, &err), AP_OK, "%s", err.text);
+    char want[300] = "", got[300];
+    double best = exhaustive(m, p, tried_p, want), ratio = 1;
+    ap_status status = ap_layout_search(m, 3, &plan, &err);
+    if (!isfinite(best)) {
+        cr_expect_eq(status, AP_ERR_INPUT, "a layout where none can be");
+    } else {
+        cr_assert_eq(status, AP_OK, "%s", err.text);
+        cr_expect(ap_layout_placed(m, plan.best[0]));
+        cr_expect_geq(plan.best[0]->cost.step, best * (1 - 1e-9), "better than every assignment");
+        ratio = plan.best[0]->cost.step / best;
+        describe(plan.best[0], got, sizeof got);
+        if (ratio > 1 + 1e-9)
+            printf("%.4f times the best: found %s\n    best is %s\n", ratio, got, want);
+    }
+    ap_layout_plan_clear(&plan);
+    ap_layout_model_destroy(m);
+    return ratio;
+}
+
+/* Up to 8 devices, all different. */
+AP_TEST(layout, near_exhaustive_search, .timeout = 300)
+{
+    double worst = 1;
+    long tried = 0;
+    int same = 0, cases = 150;
+    for (int i = 0; i < cases; i++) {
+        struct dice d = {(uint64_t)i + 1, 0};
+        int n = i % 6 == 5 ? 8 : 2 + pick(&d, 6), nodes = 0, ranks[8], site[8], left = n;
+        while (left > 0) {
+            int k = nodes == 7 ? left : 1 + pick(&d, left < 4 ? left : 4);
+            ranks[nodes] = k;
+            site[nodes] = nodes == 0 ? 0 : site[nodes - 1] + (pick(&d, 2) == 0);
+            nodes++;
+            left -= k;
+        }
+        struct ap_model_config c = model(2 + pick(&d, n >= 7 ? 3 : 5), pick(&d, 2) ? 8 : 0);
+        struct ap_topology *t = machine(&d, nodes, ranks, site, 0);
+        struct ap_layout_problem p = {.topo = t, .cfg = &c, .seq_len = 256, .global_sequences = 4 << pick(&d, 3)};
+        p.micro_sequences = pick(&d, 2) ? 1 : 0;
+        p.element_size = pick(&d, 2) ? 4 : 2;
+        p.recompute = pick(&d, 2);
+        p.data = p.tensor = p.pipeline = p.expert = -1;
+        if (n >= 6)
+            p.micro_sequences = 1; /* less to try */
+        double ratio = compare(&p, &tried);
+        cr_expect_leq(ratio, 1.02, "case %d: %.4f times the best of %d ranks", i, ratio, n);
+        worst = fmax(worst, ratio);
+        same += ratio < 1 + 1e-9;
+        ap_topology_destroy(t);
+    }
+    printf("%d cases, %d with the best layout, worst %.4f times the best, %ld layouts tried exhaustively\n", cases, same,
+           worst, tried);
+}
+
+/* Up to 16 devices, equal inside of a node. */
+AP_TEST(layout, near_exhaustive_search_of_nodes, .timeout = 300)
+{
+    double worst = 1;
+    long tried = 0;
+    for (int i = 0; i < 16; i++) {
+        struct dice d = {(uint64_t)i + 1000, 0};
+        int four = i % 2, nodes = four ? 4 : 2, ranks[4], site[4];
+        for (int k = 0; k < nodes; k++) {
+            ranks[k] = four ? 4 : i % 4 == 0 ? 8 : 6;
+            site[k] = k == 0 ? 0 : site[k - 1] + pick(&d, 2);
+        }
+        struct ap_model_config c = model(2 + pick(&d, 3), pick(&d, 2) ? 8 : 0);
+        struct ap_topology *t = machine(&d, nodes, ranks, site, 1);
+        struct ap_layout_problem p = {.topo = t, .cfg = &c, .seq_len = 128, .global_sequences = 16 << pick(&d, 2)};
+        p.micro_sequences = 1;
+        p.element_size = 4;
+        p.data = p.pipeline = p.expert = -1;
+        p.tensor = four ? (pick(&d, 2) ? 2 : 4) : -1;
+        double ratio = compare(&p, &tried);
+        cr_expect_leq(ratio, 1.02, "case %d: %.4f times the best", i, ratio);
+        worst = fmax(worst, ratio);
+        ap_topology_destroy(t);
+    }
+    printf("worst %.4f times the best, %ld layouts tried exhaustively\n", worst, tried);
+}
+
+/* ---- the simulation ---- */
+
+/* Closed form against discrete events, on the layouts that a search finds and on arbitrary ones. */
+AP_TEST(layout, simulation_agrees, .timeout = 120)
+{
+    double worst = 0, worst_many = 0, sum = 0;
+    int count = 0;
+    for (int i = 0; i < 300; i++) {
+        struct dice d = {(uint64_t)i + 5000, 0};
+        int ranks[8], site[8], nodes = 2 + pick(&d, 7), pp = 1 + pick(&d, nodes);
+        for (int k = 0; k < nodes; k++) {
+            ranks[k] = 1;
+            site[k] = k == 0 ? 0 : site[k - 1] + pick(&d, 2);
+        }
+        while (nodes % pp != 0)
+            pp--;
+        struct ap_model_config c = model(nodes + pick(&d, 8), 0);
+        struct ap_topology *t = machine(&d, nodes, ranks, site, 0);
+        struct ap_layout_problem p = {.topo = t, .cfg = &c, .seq_len = 256, .element_size = 4, .micro_sequences = 1};
+        struct ap_layout_model *m;
+        struct ap_error err = {0};
+        double seconds = 0;
+        p.global_sequences = (1 << pick(&d, 7)) * (nodes / pp);
+        p.data = p.tensor = p.pipeline = p.expert = -1;
+        cr_assert_eq(ap_layout_model_create(&p, &m, &err), AP_OK, "%s", err.text);
+        struct ap_layout *l = ap_layout_create(1, 1, pp, nodes / pp);
+        cr_assert_not_null(l);
+        l->micro_sequences = 1;
+        l->deep = pick(&d, 2);
+        for (int k = 0; k < nodes; k++)
+            l->rank[k] = k;
+        for (int k = 0; k <= pp; k++)
+            l->first[k] = (int)((int64_t)c.layers * k / pp);
+        ap_layout_cost(m, l);
+        cr_assert_eq(ap_simulate_step(m, l, &seconds, &err), AP_OK, "%s", err.text);
+        double error = fabs(seconds - l->cost.step) / seconds;
+        if (getenv("AP_SHOW"))
+            printf("case %d: pp %d dp %d rounds %d deep %d: closed %.4f simulated %.4f error %.4f\n", i, pp, nodes / pp, (int)l->rounds[0], l->deep, l->cost.step, seconds, error);
+        worst = fmax(worst, error);
+        worst_many = l->rounds[l->cost.slow_pipe] >= 4 * pp ? fmax(worst_many, error) : worst_many;
+        sum += error;
+        count++;
+        double parts = l->cost.compute + l->cost.lan + l->cost.wan + l->cost.bubble;
+        cr_expect_float_eq(parts / l->cost.step, 1, 1e-9, "the parts are the step");
+        ap_layout_destroy(l);
+        ap_layout_model_destroy(m);
+        ap_topology_destroy(t);
+    }
+    printf("closed form against simulation: mean %.4f, worst %.4f, with many micro-batches %.4f\n", sum / count, worst,
+           worst_many);
+}
