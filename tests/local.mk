@@ -121,7 +121,7 @@ endif
 # libFuzzer's main takes replay.c's place (`make fuzzers` builds them, tests/support/check_all.sh runs them).
 EXTRA_DIST += tests/fuzz/corpus tests/fuzz/lsan.supp tests/fuzz/memory_file.h
 AP_FUZZ_TARGETS = tests/fuzz/fuzz_yaml tests/fuzz/fuzz_idx tests/fuzz/fuzz_manifest tests/fuzz/fuzz_safetensors tests/fuzz/fuzz_model_config \
-	tests/fuzz/fuzz_roff tests/fuzz/fuzz_job tests/fuzz/fuzz_link tests/fuzz/fuzz_wan
+	tests/fuzz/fuzz_roff tests/fuzz/fuzz_job tests/fuzz/fuzz_link tests/fuzz/fuzz_wan tests/fuzz/fuzz_topology
 check_PROGRAMS += $(AP_FUZZ_TARGETS)
 if AP_FUZZER
 AP_FUZZ_MAIN =
@@ -169,6 +169,10 @@ tests_fuzz_fuzz_wan_SOURCES = tests/fuzz/fuzz_wan.c $(AP_FUZZ_MAIN)
 tests_fuzz_fuzz_wan_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests
 tests_fuzz_fuzz_wan_LDFLAGS = $(AM_LDFLAGS) $(AP_FUZZ_ENGINE)
 tests_fuzz_fuzz_wan_LDADD = src/plan/libap_plan.la src/base/libap_base.la $(AP_FUZZ_LIBS)
+tests_fuzz_fuzz_topology_SOURCES = tests/fuzz/fuzz_topology.c $(AP_FUZZ_MAIN)
+tests_fuzz_fuzz_topology_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests
+tests_fuzz_fuzz_topology_LDFLAGS = $(AM_LDFLAGS) $(AP_FUZZ_ENGINE)
+tests_fuzz_fuzz_topology_LDADD = src/plan/libap_plan.la src/base/libap_base.la $(AP_FUZZ_LIBS)
 AP_FUZZ_LIBS = $(HDF5_LIBS) $(ZSTD_LIBS) $(XXHASH_LIBS) $(YYJSON_LIBS) $(FYAML_LIBS) -lpthread -lm
 
 # ---- state, ckpt
@@ -203,6 +207,7 @@ if AP_CRITERION
 AP_BASE_TESTS = tests/unit/test_base tests/unit/test_io_pool tests/unit/test_options tests/unit/test_model_config tests/unit/test_job \
 	tests/unit/test_synth tests/unit/test_wan_matrix
 AP_BASE_TESTS = tests/unit/test_base tests/unit/test_io_pool tests/unit/test_options tests/unit/test_model_config tests/unit/test_job tests/unit/test_layout
+	tests/unit/test_topology tests/unit/test_cluster tests/unit/test_layout
 check_PROGRAMS += $(AP_BASE_TESTS)
 TESTS += $(AP_BASE_TESTS)
 AP_BASE_TEST_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests $(CRITERION_CFLAGS)
@@ -227,5 +232,13 @@ endif
 AP_CLI_TESTS = tests/cli/verbs_test.sh tests/cli/job_test.sh tests/cli/docs_test.sh tests/cli/routes_test.sh \
 	tests/cli/routes_lp_test.sh
 EXTRA_DIST += tests/support/routes_lp.py
+tests_unit_test_topology_CPPFLAGS = $(AP_BASE_TEST_CPPFLAGS)
+tests_unit_test_topology_LDADD = $(AP_BASE_TEST_LDADD)
+tests_unit_test_cluster_CPPFLAGS = $(AP_BASE_TEST_CPPFLAGS)
+tests_unit_test_cluster_LDADD = $(AP_BASE_TEST_LDADD)
+tests_unit_test_layout_CPPFLAGS = $(AP_BASE_TEST_CPPFLAGS)
+tests_unit_test_layout_LDADD = $(AP_BASE_TEST_LDADD)
+endif
+AP_CLI_TESTS = tests/cli/verbs_test.sh tests/cli/job_test.sh tests/cli/plan_test.sh tests/cli/docs_test.sh
 dist_check_SCRIPTS += $(AP_CLI_TESTS)
 TESTS += $(AP_CLI_TESTS)

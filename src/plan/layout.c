@@ -245,8 +245,8 @@ static ap_status improve(struct search *x, int most, int64_t budget)
     return status;
 }
 
-/* A layout costs time in proportion to the ranks: about the same effort for every size of machine. Of few ranks first all
- * candidates a little, then the best of them at length. */
+/* A layout costs time in proportion to the ranks: about the same effort for every size of machine. Of few ranks first
+ * all candidates a little, then the best of them at length. */
 static ap_status improve_all(struct search *x)
 {
     int ranks = x->m->p.topo->rank_count;

@@ -277,17 +277,34 @@ static void set_windows(const struct ap_layout_model *m, struct ap_layout *l, in
     }
 }
 
-/* Seconds of pipeline d for n rounds. A stage with window w cannot start micro-batch i before micro-batch i - w has
- * come back: every w of them cost one way there and back from that stage. */
+/* Seconds of pipeline d for n rounds: the first one there and back, and the longest delay of the others behind it on
+ * - a link: n - 1 transfers in one direction;
+ * - a stage with window w: its first w forwards (or last w backwards) follow each other, between them it does forwards
+ *   and backwards in turn; at any rate it is busy n times from the first input on;
+ * - a window: micro-batch i cannot start before micro-batch i - w has come back, so every w of them cost one way there
+ *   and back from that stage;
+ * - two neighbours whose windows differ by v - 1: doing forwards and backwards in turn each waits for the other, once
+ *   there and back for every v micro-batches. */
 static double pipe_time(const struct ap_layout_model *m, const struct ap_layout *l, int d, const struct pipe *p,
                         int64_t n)
 {
-    double more = 0, trip = 0;
+    double more = 0, trip = 0, pace = 0, others = (double)(n - 1);
     for (int s = l->pipeline - 1; s >= 0; s--) {
         const struct ap_layout_stage *k = stage_of(m, l, s, d);
-        double w = (double)l->window[s * l->data + d], turns = floor((double)(n - 1) / w);
-        trip += stage_sum(k) + link_sum(k);
-        more = larger(more, turns * larger(trip, w * p->period) + ((double)(n - 1) - turns * w) * p->period);
+        double w = (double)l->window[s * l->data + d], turns = floor(others / w), first = smaller(w - 1, others);
+        double link = larger(k->ahead.occupied, k->back.occupied), half = larger(k->forward, k->backward);
+        double whole = stage_sum(k), step = larger(pace, larger(half, link)); /* between micro-batches of one window */
+        trip += whole + link_sum(k);
+        more = larger(more, others * link);
+        more = larger(more, larger(first * half + (others - first) * whole, (double)n * whole - trip));
+        if (turns > 0)
+            more = larger(more, turns * larger(trip, (w - 1) * step) + (others - turns * w) * step);
+        if (s + 1 < l->pipeline && others >= w) {
+            double v = w - (double)l->window[(s + 1) * l->data + d] + 1, both = whole + link_sum(k);
+            both += stage_sum(stage_of(m, l, s + 1, d));
+            more = larger(more, first * half + (others - first) / v * both);
+        }
+        pace = larger(pace, larger(whole, link));
     }
     return p->fill + more;
 }
@@ -538,6 +555,29 @@ static void weigh_memory(struct ap_layout_model *m, struct ap_layout *l)
 
 /* ---- together ---- */
 
+/* Where the time goes, seen from the slowest stage of the slowest pipeline: its own work; of the rest first the ways
+ * between stages and what they slow the pace down, then the other stages, which is the bubble. */
+static void split_pipe(struct ap_layout_model *m, struct ap_layout *l)
+{
+    struct ap_layout_cost *c = &l->cost;
+    int d = c->slow_pipe;
+    struct pipe p = measure(m, l, d);
+    const struct ap_layout_stage *slow = stage_of(m, l, p.slow, d);
+    double n = (double)l->rounds[d], whole = stage_sum(slow), ways[2] = {0, 0};
+    double rest = larger(0, c->pipe - n * whole);
+    for (int s = 0; s < l->pipeline; s++) {
+        const struct ap_layout_stage *k = stage_of(m, l, s, d);
+        ways[k->ahead.wan] += link_sum(k);
+    }
+    double way = ways[0] + ways[1], slowed = larger(0, c->pipe - p.fill - (n - 1) * whole);
+    double waiting = smaller(rest, way + slowed), wan = way > 0 ? waiting * ways[1] / way : 0;
+    c->slow_stage = p.slow;
+    c->compute = n * slow->compute + c->optimizer;
+    c->lan = n * (whole - slow->compute) + c->sync_lan + waiting - wan;
+    c->wan = c->sync_wan + wan;
+    c->bubble = rest - waiting;
+}
+
 void ap_layout_cost(struct ap_layout_model *m, struct ap_layout *l)
 {
     struct ap_layout_cost *c = &l->cost;
@@ -549,22 +589,7 @@ void ap_layout_cost(struct ap_layout_model *m, struct ap_layout *l)
     sync_gradients(m, l);
     weigh_memory(m, l);
     c->step = c->pipe + c->sync_lan + c->sync_wan + c->optimizer;
-    int d = c->slow_pipe, wan = 0;
-    struct pipe p = measure(m, l, d);
-    double n = (double)l->rounds[d], whole = stage_sum(stage_of(m, l, p.slow, d));
-    c->slow_stage = p.slow;
-    c->compute = n * stage_of(m, l, p.slow, d)->compute + c->optimizer;
-    c->lan = n * (whole - stage_of(m, l, p.slow, d)->compute) + c->sync_lan;
-    c->wan = c->sync_wan;
-    c->bubble = 0;
-    for (int s = 0; s < l->pipeline; s++) {
-        const struct ap_layout_stage *k = stage_of(m, l, s, d);
-        c->bubble += s == p.slow ? 0 : stage_sum(k);
-        *(k->ahead.wan ? &c->wan : &c->lan) += link_sum(k);
-        wan |= k->ahead.wan;
-    }
-    /* What the period is longer than the slowest stage: waiting for links. */
-    *(wan ? &c->wan : &c->lan) += larger(0, c->pipe - p.fill - (n - 1) * whole);
+    split_pipe(m, l);
 }
 
 int ap_layout_placed(const struct ap_layout_model *m, const struct ap_layout *l)

@@ -156,8 +156,8 @@ ap_status ap_layout_model_create(const struct ap_layout_problem *p, struct ap_la
     m->choice = calloc((layers + 1) * (stages + 1), sizeof *m->choice);
     m->kept = calloc(stages + 1, sizeof *m->kept);
     m->links = calloc(stages + 1, sizeof *m->links);
-    if (m->sum == NULL || m->stage == NULL || m->load == NULL || m->position == NULL || m->site_use == NULL || m->pipe == NULL ||
-        m->table == NULL || m->choice == NULL || m->kept == NULL || m->links == NULL) {
+    if (m->sum == NULL || m->stage == NULL || m->load == NULL || m->position == NULL || m->site_use == NULL ||
+        m->pipe == NULL || m->table == NULL || m->choice == NULL || m->kept == NULL || m->links == NULL) {
         ap_layout_model_destroy(m);
         return ap_error_set(err, AP_ERR_NOMEM, "out of memory for the planner");
     }

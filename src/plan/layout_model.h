@@ -43,7 +43,7 @@ struct ap_layout_model {
     double *table;                           /* [stages + 1][layers + 1], of the split */
     int *choice, *kept;                      /* the same; [stages + 1] */
     struct ap_stage_links *links;            /* [stages] */
-    double most_memory; /* bytes of the largest rank */
+    double most_memory;                      /* bytes of the largest rank */
     double fastest;                          /* FLOP/s of the fastest rank */
     struct ap_topo_link best_node, best_lan; /* lowest latency and highest bandwidth of any */
     int64_t tried;

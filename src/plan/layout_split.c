@@ -150,9 +150,10 @@ double ap_layout_lower_bound(const struct ap_layout_model *m, const struct ap_la
     ap_layout_load(m, 0, (int)m->p.cfg->layers, &all);
     struct ap_stage_links best = {m->fastest, m->best_node, m->best_lan};
     /* One of the pipelines does at least the average number of rounds, and one of its stages at least the average
-     * part of the time. */
+     * part of the time: that stage is busy so long, and at least half of it delays the rounds behind the first. */
     double whole = ap_layout_stage_time(m, l, &all, &best, NULL);
-    double per_pipe = larger(1, (double)rounds / l->data), pipe = whole * (1 + (per_pipe - 1) / l->pipeline);
+    double per_pipe = larger(1, (double)rounds / l->data), pipe = whole * per_pipe / l->pipeline;
+    pipe = larger(pipe, whole * (1 + (per_pipe - 1) / l->pipeline / 2));
     double ranks = (double)l->data * l->expert, sync = 0, speed = 0;
     for (int r = 0; r < t->rank_count; r++)
         speed += t->ranks[r].speed;

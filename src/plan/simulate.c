@@ -78,28 +78,25 @@ static struct event pop(struct play *p)
     return first;
 }
 
-/* Start what stage s may do now. 1F1B: a backward whose gradient has come goes first once the window is full; until
- * then forwards do. */
+/* Start what stage s has to do next, if its input has come. 1F1B: as many forwards as the window holds, then a backward
+ * and a forward in turn, then the last backwards; nothing else goes first, even if it could. */
 static ap_status start(struct play *p, int s)
 {
     struct stage_state *x = &p->stage[s];
     const struct ap_layout_stage *k = ap_layout_stage(p->m, p->l, s, p->d);
-    int64_t window = p->l->window[s * p->l->data + p->d], flight = x->forward - x->backward;
-    int last = s == p->l->pipeline - 1;
+    int64_t window = p->l->window[s * p->l->data + p->d];
+    int ahead = x->forward < p->rounds && x->forward - x->backward < window;
     if (x->busy)
         return AP_OK;
-    int can_back = x->backward < (last ? x->forward : x->back);
-    int can_ahead = x->forward < p->rounds && x->forward < x->ahead && flight < window;
-    int filled = flight >= window || x->forward == p->rounds;
-    if (can_back && (filled || !can_ahead)) {
-        x->backward++;
-        x->busy = 1;
-        return push(p, p->now + k->backward, END_BACKWARD, s);
-    }
-    if (can_ahead) {
+    if (ahead && x->forward < x->ahead) {
         x->forward++;
         x->busy = 1;
         return push(p, p->now + k->forward, END_FORWARD, s);
+    }
+    if (!ahead && x->backward < (s == p->l->pipeline - 1 ? x->forward : x->back)) {
+        x->backward++;
+        x->busy = 1;
+        return push(p, p->now + k->backward, END_BACKWARD, s);
     }
     return AP_OK;
 }

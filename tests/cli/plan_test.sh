@@ -1,0 +1,101 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# antipode plan on a machine: the layout, plan.json, and what users get wrong.
+set -u
+# shellcheck source=tests/support/expect.sh
+. "$AP_SRCDIR/tests/support/expect.sh"
+cd "$TMPDIR" || exit 99
+
+cat > job.yaml << 'EOF'
+name: plan-test
+model: {preset: deepseek-v2-lite}
+data: {train: data/none, seq_len: 2048}
+batch: {global_sequences: 256, micro_sequences: 1}
+train_steps: 10
+dtype: bf16
+recompute: true
+EOF
+cat > two.csv << 'EOF'
+# antipode topology 1
+# date 2026-11-25T09:00:00Z
+kind,a,b,site,node,per_node,device,gflops,memory_gb,memory_gb_per_s,latency_us,gbit_per_s
+rank,0-15,,oslo,o,8,gpu,200000,80,2000,,
+rank,16-31,,perth,p,8,gpu,100000,80,2000,,
+node,*,,,,,,,,,3,2400
+site,*,,,,,,,,,15,400
+link,oslo,perth,,,,,,,,140000,10
+EOF
+cat > wan.csv << 'EOF'
+src,dst,rtt_ms,gbit_per_s
+a,b,30,5
+b,c,80,4
+a,c,,
+EOF
+plan=(antipode plan job.yaml)
+
+expect 0 'deepseek-v2-lite: parameters' "${plan[@]}"
+expect 0 '32 ranks on 4 nodes at 2 sites' "${plan[@]}" --topology two.csv
+expect 0 'measured 2026-11-25T09:00:00Z' "${plan[@]}" --topology two.csv
+for word in 'predicted step' compute LAN WAN bubble memory why runners-up 'simulated'; do
+    expect 0 "$word" "${plan[@]}" --topology two.csv
+done
+expect 0 '2 links between sites are unknown: taken as the way over other sites' \
+    "${plan[@]}" --wan wan.csv --ranks-per-node 8 --gflops 1e5 --memory-gb 80
+
+# The content of plan.json holds together, and the same question gets the same answer.
+"${plan[@]}" --topology two.csv --json > plan.json
+"${plan[@]}" --topology two.csv --json > again.json
+check 'the same plan again' cmp plan.json again.json
+if command -v python3 > /dev/null; then
+    check 'plan.json' python3 - << 'EOF'
+import json
+p = json.load(open("plan.json"))
+axes = p["parallel"]
+assert p["format"] == "antipode-plan" and p["version"] == 1
+assert axes["data"] * axes["tensor"] * axes["pipeline"] * axes["expert"] == 32 == p["machine"]["ranks"]
+assert sorted(p["ranks"]) == list(range(32))
+tp = axes["tensor"]
+assert all(len({r // 8 for r in p["ranks"][i:i + tp]}) == 1 for i in range(0, 32, tp)), "a tensor group leaves its node"
+block = tp * axes["expert"]
+assert all(len({r // 16 for r in p["ranks"][i:i + block]}) == 1 for i in range(0, 32, block)), "an expert group leaves its site"
+assert sum(p["rounds"]) * axes["expert"] * p["micro_sequences"] == 256
+assert len(p["rounds"]) == axes["data"] and len(p["stages"]) == axes["pipeline"]
+at = 0
+for s in p["stages"]:
+    assert s["first_layer"] == at and s["layers"] > 0
+    at += s["layers"]
+assert at == 27
+c = p["predicted"]
+assert abs(c["compute_s"] + c["lan_s"] + c["wan_s"] + c["bubble_s"] - c["step_s"]) < 1e-9 * c["step_s"]
+assert abs(p["simulated_step_s"] / c["step_s"] - 1) < 0.05
+assert c["memory_part"] <= 1
+steps = [c["step_s"]] + [r["predicted"]["step_s"] for r in p["runners_up"]]
+assert steps == sorted(steps) and len(steps) == 5
+EOF
+    # What the job fixes stays.
+    "${plan[@]}" --topology two.csv --json --set parallel.pipeline=4 --set parallel.tensor=2 > fixed.json
+    check 'fixed axes' python3 -c 'import json; p = json.load(open("fixed.json"))["parallel"]; assert p["pipeline"] == 4 and p["tensor"] == 2'
+    "${plan[@]}" --topology two.csv --json --micro-sequences auto > micro.json
+    check 'more to choose from is no worse' python3 -c 'import json
+a, b = (json.load(open(f))["predicted"]["step_s"] for f in ("micro.json", "plan.json")); assert a <= b'
+fi
+
+# What cannot be says why; mistakes name their place.
+expect 2 'a layout is planned for a job, not for --model' antipode plan --model tiny-v3 --topology two.csv
+expect 2 '--wan' "${plan[@]}" --topology two.csv --wan wan.csv
+expect 2 'antipode plan has no option --topolgy (did you mean --topology?)' "${plan[@]}" --topolgy two.csv
+expect 3 'none.csv' "${plan[@]}" --topology none.csv
+expect 3 "wan.csv:1:1: the header has no column 'kind' (a plain matrix between sites is given by --wan)" "${plan[@]}" --topology wan.csv
+expect 3 "two.csv:3:1: the header has no column 'src' (a topology.csv is given by --topology)" "${plan[@]}" --wan two.csv
+sed 's/^rank,16/rnak,16/' two.csv > typo.csv
+expect 3 "typo.csv:5:1: there is no kind of line 'rnak' (did you mean 'rank'?)" "${plan[@]}" --topology typo.csv
+sed 's/^link.*//' two.csv > apart.csv
+expect 3 "no link joins the sites 'oslo' and 'perth'" "${plan[@]}" --topology apart.csv
+sed 's/,80,/,8,/' two.csv > small.csv
+expect 3 'no layout of 32 ranks fits into memory: the smallest' "${plan[@]}" --topology small.csv
+expect 3 "tensor 16: node 'o0' has 8 ranks, and a tensor group stays inside a node" "${plan[@]}" --topology two.csv --set parallel.tensor=16
+expect 3 'parallel.data is 3, but a step has only 2 micro-batches' "${plan[@]}" --topology two.csv --set parallel.data=3 --set batch.global_sequences=2
+expect 3 "32 ranks cannot be shared out as the job's parallel section says" "${plan[@]}" --topology two.csv --set parallel.data=5
+expect 3 '256 sequences of a step are no multiple of micro-batches of 3' "${plan[@]}" --topology two.csv --micro-sequences 3
+expect 2 '--nodes-per-site' "${plan[@]}" --wan wan.csv --nodes-per-site 0
+finish
