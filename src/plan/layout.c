@@ -253,7 +253,7 @@ static ap_status improve_all(struct search *x)
     if (ranks > 64)
         return improve(x, 2 * x->keep, 400000 / ranks + 20);
     if (ranks > 16)
-        return improve(x, 8, 1500);
+        return improve(x, 6, 300);
     AP_TRY(improve(x, CANDIDATES, 1000));
     x->slack = 1.1;
     return improve(x, 6, 12000);

@@ -46,7 +46,7 @@ struct ap_layout_cost {
 struct ap_layout {
     int tensor, expert, pipeline, data;
     int64_t micro_sequences;
-    int deep;   /* 1: so many micro-batches in flight that the latency between stages is paid once */
+    int deep;   /* 1: as many micro-batches in flight as hide the ways between stages; 0: at most 1F1B's number */
     int *rank;  /* [pipeline][data][expert][tensor] */
     int *first; /* [pipeline + 1] layers of stage s: first[s] .. first[s + 1] - 1; ends and MTP go with the outer stages
                  */

@@ -263,17 +263,24 @@ static struct pipe measure(const struct ap_layout_model *m, const struct ap_layo
     return p;
 }
 
-/* Micro-batches in flight from each stage on: one for each stage still ahead (1F1B), and in a deep schedule as many
- * more as it takes to hide each link's way there and back. */
+/* Micro-batches in flight from each stage on: as few as keep the slowest stage or link busy, w_s periods for the way
+ * from stage s there and back, and between two stages s < j that do forwards and backwards in turn
+ *   (w_s - w_j + 1) periods >= the way from s to j and back, with the work of both.
+ * More would only let gradients wait. A schedule that is not deep stays with the 1F1B number, the stages still ahead.
+ */
 static void set_windows(const struct ap_layout_model *m, struct ap_layout *l, int d, const struct pipe *p)
 {
-    int64_t window = 1;
+    double trip = 0, need = -INFINITY;
+    int64_t after = 1;
     for (int s = l->pipeline - 1; s >= 0; s--) {
-        if (s < l->pipeline - 1) {
-            double way = link_sum(stage_of(m, l, s, d)) / p->period;
-            window += 1 + (l->deep ? (int64_t)smaller(ceil(way), 1e9) : 0);
-        }
-        l->window[s * l->data + d] = window;
+        const struct ap_layout_stage *k = stage_of(m, l, s, d);
+        trip += stage_sum(k) + link_sum(k);
+        double want = s == l->pipeline - 1 ? 1 : smaller(ceil(trip / p->period + need - 1e-9), 1e9);
+        int64_t window = want > (double)after ? (int64_t)want : after, standard = l->pipeline - s;
+        if (!l->deep && window > standard)
+            window = standard;
+        need = larger(need, (double)window - 1 + (stage_sum(k) - trip) / p->period);
+        l->window[s * l->data + d] = after = window;
     }
 }
 
@@ -281,6 +288,8 @@ static void set_windows(const struct ap_layout_model *m, struct ap_layout *l, in
  * - a link: n - 1 transfers in one direction;
  * - a stage with window w: its first w forwards (or last w backwards) follow each other, between them it does forwards
  *   and backwards in turn; at any rate it is busy n times from the first input on;
+ * - the link before a stage: the window's forwards come over it before the stage's first backward, then all gradients
+ *   go back;
  * - a window: micro-batch i cannot start before micro-batch i - w has come back, so every w of them cost one way there
  *   and back from that stage;
  * - two neighbours whose windows differ by v - 1: doing forwards and backwards in turn each waits for the other, once
@@ -297,12 +306,16 @@ static double pipe_time(const struct ap_layout_model *m, const struct ap_layout 
         trip += whole + link_sum(k);
         more = larger(more, others * link);
         more = larger(more, larger(first * half + (others - first) * whole, (double)n * whole - trip));
+        if (s > 0) {
+            const struct ap_layout_stage *up = stage_of(m, l, s - 1, d);
+            more = larger(more, first * up->ahead.occupied + others * up->back.occupied + whole - trip);
+        }
         if (turns > 0)
             more = larger(more, turns * larger(trip, (w - 1) * step) + (others - turns * w) * step);
         if (s + 1 < l->pipeline && others >= w) {
             double v = w - (double)l->window[(s + 1) * l->data + d] + 1, both = whole + link_sum(k);
             both += stage_sum(stage_of(m, l, s + 1, d));
-            more = larger(more, first * half + (others - first) / v * both);
+            more = larger(more, first * larger(half, link) + (others - first) / v * both);
         }
         pace = larger(pace, larger(whole, link));
     }

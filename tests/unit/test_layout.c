@@ -294,9 +294,9 @@ AP_TEST(layout, simulation_agrees, .timeout = 120)
 {
     double worst = 0, sum = 0;
     int count = 0;
-    for (int i = 0; i < 300; i++) {
+    for (int i = 0; i < 600; i++) {
         struct dice d = {(uint64_t)i + 5000, 0};
-        int ranks[8], site[8], nodes = 2 + pick(&d, 7), pp = 1 + pick(&d, nodes);
+        int ranks[20], site[20], nodes = 2 + pick(&d, i % 2 ? 7 : 19), pp = 1 + pick(&d, nodes);
         for (int k = 0; k < nodes; k++) {
             ranks[k] = 1;
             site[k] = k == 0 ? 0 : site[k - 1] + pick(&d, 2);
