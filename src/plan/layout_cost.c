@@ -11,6 +11,8 @@
 
 /* AdamW reads weight, gradient and two moments and writes three of them: bytes per parameter. */
 #define OPTIMIZER_BYTES 28.0
+/* How many stages apart two of them are still looked at as waiting for each other. */
+#define CHAIN 8
 
 int ap_layout_rank(const struct ap_layout *l, int s, int d, int e, int t)
 {
@@ -292,8 +294,8 @@ static void set_windows(const struct ap_layout_model *m, struct ap_layout *l, in
  *   go back;
  * - a window: micro-batch i cannot start before micro-batch i - w has come back, so every w of them cost one way there
  *   and back from that stage;
- * - two neighbours whose windows differ by v - 1: doing forwards and backwards in turn each waits for the other, once
- *   there and back for every v micro-batches. */
+ * - two stages whose windows differ by v - 1: doing forwards and backwards in turn each waits for the other, once there
+ *   and back for every v micro-batches. Deep windows are wide enough for that. */
 static double pipe_time(const struct ap_layout_model *m, const struct ap_layout *l, int d, const struct pipe *p,
                         int64_t n)
 {
@@ -312,6 +314,18 @@ static double pipe_time(const struct ap_layout_model *m, const struct ap_layout 
         }
         if (turns > 0)
             more = larger(more, turns * larger(trip, (w - 1) * step) + (others - turns * w) * step);
+        m->trip[s] = trip;
+        for (int j = s + 1; j < l->pipeline && j <= s + (l->deep ? 1 : CHAIN) && others >= w; j++) {
+            double v = w - (double)l->window[j * l->data + d] + 1;
+            double way = trip - m->trip[j] + stage_sum(stage_of(m, l, j, d));
+            more = larger(more, first * larger(half, link) + (others - first) / v * way);
+        }
+        if (s > 0) {
+            const struct ap_layout_stage *up = stage_of(m, l, s - 1, d);
+            more = larger(more, first * up->ahead.occupied + others * up->back.occupied + whole - trip);
+        }
+        if (turns > 0)
+            more = larger(more, turns * larger(trip, (w - 1) * step) + (others - turns * w) * step);
         if (s + 1 < l->pipeline && others >= w) {
             double v = w - (double)l->window[(s + 1) * l->data + d] + 1, both = whole + link_sum(k);
             both += stage_sum(stage_of(m, l, s + 1, d));
@@ -322,21 +336,26 @@ static double pipe_time(const struct ap_layout_model *m, const struct ap_layout 
     return p->fill + more;
 }
 
-/* Rounds in proportion to the pipelines' speeds, the rest to the largest remainders. */
+/* Rounds in proportion to the pipelines' speeds once they are filled, so that all end at one time: pipeline d does
+ * (end - fill) / period of them behind its first. The rest goes to the largest remainders. */
 static void share_rounds(struct ap_layout_model *m, struct ap_layout *l, int64_t rounds)
 {
-    double sum = 0;
+    double speed = 0, filled = 0, end;
     int64_t given = 0;
     for (int d = 0; d < l->data; d++) {
         struct pipe p = measure(m, l, d);
         set_windows(m, l, d, &p);
-        m->pipe[d] = 1 / p.period;
-        sum += m->pipe[d];
+        l->rounds[d] = 1; /* everyone has one */
+        speed += 1 / p.period;
+        filled += p.fill / p.period;
     }
+    end = ((double)(rounds - l->data) + filled) / speed;
     for (int d = 0; d < l->data; d++) {
-        double exact = (double)(rounds - l->data) * m->pipe[d] / sum;
-        l->rounds[d] = 1 + (int64_t)floor(exact); /* everyone has one */
-        m->pipe[d] = exact - floor(exact);
+        struct pipe p = measure(m, l, d);
+        double exact = larger(0, (end - p.fill) / p.period);
+        int64_t room = rounds - given - (l->data - d), whole = (int64_t)smaller(floor(exact), (double)room);
+        l->rounds[d] += whole;
+        m->pipe[d] = exact - (double)whole;
         given += l->rounds[d];
     }
     for (; given < rounds; given++) {

@@ -154,10 +154,11 @@ ap_status ap_layout_model_create(const struct ap_layout_problem *p, struct ap_la
     m->pipe = calloc(ranks, sizeof *m->pipe);
     m->table = calloc((layers + 1) * (stages + 1), sizeof *m->table);
     m->choice = calloc((layers + 1) * (stages + 1), sizeof *m->choice);
+    m->trip = calloc(stages + 1, sizeof *m->trip);
     m->kept = calloc(stages + 1, sizeof *m->kept);
     m->links = calloc(stages + 1, sizeof *m->links);
     if (m->sum == NULL || m->stage == NULL || m->load == NULL || m->position == NULL || m->site_use == NULL ||
-        m->pipe == NULL || m->table == NULL || m->choice == NULL || m->kept == NULL || m->links == NULL) {
+        m->pipe == NULL || m->table == NULL || m->choice == NULL || m->trip == NULL || m->kept == NULL || m->links == NULL) {
         ap_layout_model_destroy(m);
         return ap_error_set(err, AP_ERR_NOMEM, "out of memory for the planner");
     }
@@ -185,6 +186,7 @@ void ap_layout_model_destroy(struct ap_layout_model *m)
     free(m->pipe);
     free(m->table);
     free(m->choice);
+    free(m->trip);
     free(m->kept);
     free(m->links);
     free(m);

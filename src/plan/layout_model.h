@@ -39,6 +39,7 @@ struct ap_layout_model {
     int *site_list;                /* [sites] */
     struct ap_site_use *site_use;  /* [sites] */
     int stamp;
+    double *trip;                  /* [stages] from a stage to the last and back */
     double *pipe;                            /* [data] seconds of each pipeline */
     double *table;                           /* [stages + 1][layers + 1], of the split */
     int *choice, *kept;                      /* the same; [stages + 1] */
