@@ -46,7 +46,7 @@ void ap_layout_load(const struct ap_layout_model *m, int first, int end, struct 
                               .dense = b->dense - a->dense,
                               .routed = b->routed - a->routed,
                               .saved = b->saved - a->saved,
-                              .held = 2 * h * e + (m->p.recompute ? m->largest_saved : 0),
+                              .held = 2 * h * e + m->largest_scratch + (m->p.recompute ? m->largest_saved : 0),
                               .reduces = b->reduces - a->reduces,
                               .reduces_forward = b->reduces_forward - a->reduces_forward,
                               .exchanges = b->exchanges - a->exchanges,
@@ -60,7 +60,7 @@ void ap_layout_load(const struct ap_layout_model *m, int first, int end, struct 
         n.flops += 6 * head;
         n.flops_forward += 2 * head;
         n.dense += head + h;
-        n.held += (double)c->vocab_size * e + 3 * h * e;
+        n.held += (double)c->vocab_size * e + h * e;
         n.reduces++;
     }
     for (int64_t k = 0; end == c->layers && k < c->mtp_depth; k++) {
@@ -80,26 +80,22 @@ void ap_layout_load(const struct ap_layout_model *m, int first, int end, struct 
     *load_p = n;
 }
 
-double ap_layout_stage_time(const struct ap_layout_model *m, const struct ap_layout *l,
-                            const struct ap_stage_load *load, const struct ap_stage_links *links,
-                            struct ap_layout_stage *stage_p)
+struct ap_stage_rate ap_layout_stage_rate(const struct ap_layout_model *m, const struct ap_layout *l,
+                                          const struct ap_stage_links *links)
 {
     double n = tokens(m, l), row = (double)m->p.cfg->hidden_size * m->p.element_size, tp = l->tensor, ep = l->expert;
-    double rate = tp * links->speed, reduce = 0, exchange = 0;
+    struct ap_stage_rate r = {.flop = n / (tp * links->speed)};
     if (l->tensor > 1)
-        reduce = 2 * (tp - 1) * (n * row / tp / links->tensor.bandwidth + links->tensor.latency);
+        r.reduce = 2 * (tp - 1) * (n * row / tp / links->tensor.bandwidth + links->tensor.latency);
     if (l->expert > 1)
-        exchange = (ep - 1) * (n * row * (double)m->p.cfg->experts_per_token / tp / ep / links->expert.bandwidth +
-                               links->expert.latency);
-    double forward =
-        n * load->flops_forward / rate + load->reduces_forward * reduce + load->exchanges_forward * exchange;
-    double whole = n * load->flops / rate + load->reduces * reduce + load->exchanges * exchange;
-    if (stage_p != NULL) {
-        stage_p->forward = forward;
-        stage_p->backward = whole - forward;
-        stage_p->compute = n * load->flops / rate;
-    }
-    return whole;
+        r.exchange = (ep - 1) * (n * row * (double)m->p.cfg->experts_per_token / tp / ep / links->expert.bandwidth +
+                                 links->expert.latency);
+    return r;
+}
+
+double ap_layout_rate_time(const struct ap_stage_rate *r, const struct ap_stage_load *load)
+{
+    return load->flops * r->flop + load->reduces * r->reduce + load->exchanges * r->exchange;
 }
 
 void ap_layout_block_links(struct ap_layout_model *m, const struct ap_layout *l, int s, int d,
@@ -222,9 +218,12 @@ static void time_stages(struct ap_layout_model *m, const struct ap_layout *l)
         for (int d = 0; d < l->data; d++) {
             struct ap_stage_links links;
             struct ap_layout_stage *k = stage_of(m, l, s, d);
-            memset(k, 0, sizeof *k);
             ap_layout_block_links(m, l, s, d, &links);
-            ap_layout_stage_time(m, l, &load, &links, k);
+            struct ap_stage_rate r = ap_layout_stage_rate(m, l, &links);
+            *k = (struct ap_layout_stage){.compute = load.flops * r.flop};
+            k->forward = load.flops_forward * r.flop + load.reduces_forward * r.reduce;
+            k->forward += load.exchanges_forward * r.exchange;
+            k->backward = ap_layout_rate_time(&r, &load) - k->forward;
         }
     }
     link_stages(m, l);

@@ -74,6 +74,7 @@ static void sum_layers(struct ap_layout_model *m)
         s->reduces_forward += 2;
         s->exchanges += moe ? (again ? 6 : 4) : 0;
         s->exchanges_forward += moe ? 2 : 0;
+        m->largest_scratch = fmax(m->largest_scratch, n.scratch_token);
         m->largest_saved = fmax(m->largest_saved, n.saved_token);
     }
     struct ap_stage_load all;
@@ -155,10 +156,12 @@ ap_status ap_layout_model_create(const struct ap_layout_problem *p, struct ap_la
     m->table = calloc((layers + 1) * (stages + 1), sizeof *m->table);
     m->choice = calloc((layers + 1) * (stages + 1), sizeof *m->choice);
     m->trip = calloc(stages + 1, sizeof *m->trip);
+    m->line = calloc(layers + 1, sizeof *m->line);
     m->kept = calloc(stages + 1, sizeof *m->kept);
     m->links = calloc(stages + 1, sizeof *m->links);
     if (m->sum == NULL || m->stage == NULL || m->load == NULL || m->position == NULL || m->site_use == NULL ||
-        m->pipe == NULL || m->table == NULL || m->choice == NULL || m->trip == NULL || m->kept == NULL || m->links == NULL) {
+        m->pipe == NULL || m->table == NULL || m->choice == NULL || m->trip == NULL || m->line == NULL ||
+        m->kept == NULL || m->links == NULL) {
         ap_layout_model_destroy(m);
         return ap_error_set(err, AP_ERR_NOMEM, "out of memory for the planner");
     }
@@ -187,6 +190,7 @@ void ap_layout_model_destroy(struct ap_layout_model *m)
     free(m->table);
     free(m->choice);
     free(m->trip);
+    free(m->line);
     free(m->kept);
     free(m->links);
     free(m);

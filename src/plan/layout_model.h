@@ -29,6 +29,7 @@ struct ap_site_use {
 struct ap_layout_model {
     struct ap_layout_problem p; /* topo and cfg borrowed */
     struct ap_stage_load *sum;  /* [layers + 1] over the layers before */
+    double largest_scratch;     /* of a layer's backward */
     double largest_saved;       /* bytes per token of the largest layer */
     double flops_all;           /* per token, all layers and ends */
     /* Scratch. */
@@ -39,11 +40,12 @@ struct ap_layout_model {
     int *site_list;                /* [sites] */
     struct ap_site_use *site_use;  /* [sites] */
     int stamp;
-    double *trip;                  /* [stages] from a stage to the last and back */
+    double *trip;                            /* [stages] from a stage to the last and back */
     double *pipe;                            /* [data] seconds of each pipeline */
     double *table;                           /* [stages + 1][layers + 1], of the split */
     int *choice, *kept;                      /* the same; [stages + 1] */
     struct ap_stage_links *links;            /* [stages] */
+    double *line;                            /* [layers + 1] seconds of the layers before each, on one stage */
     double most_memory;                      /* bytes of the largest rank */
     double fastest;                          /* FLOP/s of the fastest rank */
     struct ap_topo_link best_node, best_lan; /* lowest latency and highest bandwidth of any */
@@ -63,15 +65,18 @@ static inline double smaller(double a, double b)
 void ap_layout_load(const struct ap_layout_model *m, int first, int end, struct ap_stage_load *load_p);
 /* Steps to compare layouts by: those that do not fit come behind all that do. */
 double ap_layout_score(const struct ap_layout *l);
-/* Seconds of one micro-batch on a stage of this load whose slowest rank has that speed, inside links of the given
- * kinds. forward_p: NULL or the forward part. */
 struct ap_stage_links {
-    double speed;
+    double speed;                       /* FLOP/s of the slowest rank */
     struct ap_topo_link tensor, expert; /* worst inside a tensor group, an expert group */
 };
-double ap_layout_stage_time(const struct ap_layout_model *m, const struct ap_layout *l,
-                            const struct ap_stage_load *load, const struct ap_stage_links *links,
-                            struct ap_layout_stage *stage_p);
+/* Seconds per operation and token, per all-reduce, per all-to-all: the time of a stage is linear in its load. */
+struct ap_stage_rate {
+    double flop, reduce, exchange;
+};
+struct ap_stage_rate ap_layout_stage_rate(const struct ap_layout_model *m, const struct ap_layout *l,
+                                          const struct ap_stage_links *links);
+/* Seconds of one micro-batch, forward and backward. */
+double ap_layout_rate_time(const struct ap_stage_rate *r, const struct ap_stage_load *load);
 /* Worst links and slowest rank of block (s, d). */
 void ap_layout_block_links(struct ap_layout_model *m, const struct ap_layout *l, int s, int d,
                            struct ap_stage_links *links_p);

@@ -39,11 +39,19 @@ static void stage_links(struct ap_layout_model *m, const struct ap_layout *l, in
     }
 }
 
-static double range_time(const struct ap_layout_model *m, const struct ap_layout *l, int s, int first, int end)
+/* line[i]: seconds of the layers before i on stage s; ends[0], ends[1]: of what goes with the first and the last
+ * layer. */
+static void stage_line(struct ap_layout_model *m, const struct ap_layout *l, int s, double ends[2])
 {
-    struct ap_stage_load load;
-    ap_layout_load(m, first, end, &load);
-    return ap_layout_stage_time(m, l, &load, &m->links[s], NULL);
+    int layers = (int)m->p.cfg->layers;
+    struct ap_stage_rate r = ap_layout_stage_rate(m, l, &m->links[s]);
+    struct ap_stage_load none;
+    for (int i = 0; i <= layers; i++)
+        m->line[i] = ap_layout_rate_time(&r, &m->sum[i]);
+    ap_layout_load(m, 0, 0, &none);
+    ends[0] = ap_layout_rate_time(&r, &none);
+    ap_layout_load(m, layers, layers, &none);
+    ends[1] = ap_layout_rate_time(&r, &none);
 }
 
 /* Fill l->first; limit: the slowest stage allowed, then the least sum is sought, INFINITY: the least slowest stage is.
@@ -51,15 +59,17 @@ static double range_time(const struct ap_layout_model *m, const struct ap_layout
 static double programme(struct ap_layout_model *m, struct ap_layout *l, double limit)
 {
     int layers = (int)m->p.cfg->layers, width = layers + 1, stages = l->pipeline, sum = isfinite(limit);
-    double *f = m->table;
+    double *f = m->table, ends[2];
     for (int j = 0; j <= layers; j++)
         f[j] = j == 0 ? 0 : INFINITY;
-    for (int k = 1; k <= stages; k++)
+    for (int k = 1; k <= stages; k++) {
+        stage_line(m, l, k - 1, ends);
         for (int j = 0; j <= layers; j++) {
             double best = INFINITY;
             int from = -1;
             for (int i = j - 1; i >= k - 1 && j <= layers - (stages - k); i--) {
-                double before = f[(k - 1) * width + i], time = range_time(m, l, k - 1, i, j);
+                double before = f[(k - 1) * width + i], time = m->line[j] - m->line[i];
+                time += (i == 0 ? ends[0] : 0) + (j == layers ? ends[1] : 0);
                 if (time > limit || (!sum && time >= best))
                     break;
                 double now = sum ? before + time : larger(before, time);
@@ -71,6 +81,7 @@ static double programme(struct ap_layout_model *m, struct ap_layout *l, double l
             f[k * width + j] = best;
             m->choice[k * width + j] = from;
         }
+    }
     double result = f[stages * width + layers];
     l->first[stages] = layers;
     for (int k = stages; k > 0 && isfinite(result); k--)
@@ -151,7 +162,8 @@ double ap_layout_lower_bound(const struct ap_layout_model *m, const struct ap_la
     struct ap_stage_links best = {m->fastest, m->best_node, m->best_lan};
     /* One of the pipelines does at least the average number of rounds, and one of its stages at least the average
      * part of the time: that stage is busy so long, and at least half of it delays the rounds behind the first. */
-    double whole = ap_layout_stage_time(m, l, &all, &best, NULL);
+    struct ap_stage_rate rate = ap_layout_stage_rate(m, l, &best);
+    double whole = ap_layout_rate_time(&rate, &all);
     double per_pipe = larger(1, (double)rounds / l->data), pipe = whole * per_pipe / l->pipeline;
     pipe = larger(pipe, whole * (1 + (per_pipe - 1) / l->pipeline / 2));
     double ranks = (double)l->data * l->expert, sync = 0, speed = 0;

@@ -110,6 +110,19 @@ static double ffn_saved(const struct ap_model_config *c, int moe, double e)
     return rows * e + 4.0 * (2 * (double)c->routed_experts + 4 * k);
 }
 
+/* Gradients inside a layer: those of attention or of the feed-forward part, whichever need more. */
+static double layer_scratch(const struct ap_model_config *c, int moe, double e)
+{
+    double k = (double)c->experts_per_token, routed = (double)c->routed_experts;
+    double attention = (double)(c->heads * (2 * c->v_dim + 2 * c->nope_dim + c->rope_dim) + 2 * c->kv_lora_rank +
+                                c->rope_dim + 2 * c->q_lora_rank);
+    double ffn = 3.0 * (double)c->intermediate_size;
+    if (moe)
+        ffn = k * (double)(c->hidden_size + 3 * c->moe_intermediate_size) +
+              (4 * (k + routed) + (e < 4 ? e * routed : 0)) / e;
+    return e * ((double)c->hidden_size + (ffn > attention ? ffn : attention));
+}
+
 void ap_model_count_layer(const struct ap_model_config *c, int64_t layer, int64_t seq_len, int element_size,
                           struct ap_model_layer *layer_p)
 {
@@ -123,6 +136,7 @@ void ap_model_count_layer(const struct ap_model_config *c, int64_t layer, int64_
     n.dense += mtp ? 3 * h + 2 * h * h : 0;
     n.flops_token = 6.0 * (double)matrices + 3.0 * (double)(seq_len + 1) * width;
     n.saved_token = attention_saved(c, element_size) + ffn_saved(c, moe, element_size);
+    n.scratch_token = layer_scratch(c, moe, element_size);
     n.saved_token += mtp ? 4.0 * (double)h * element_size + 20 : 0;
     *layer_p = n;
 }

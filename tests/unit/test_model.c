@@ -11,6 +11,7 @@
 #include "../support/leaks.h"
 #include "base/rng.h"
 #include "model/model.h"
+#include "plan/layout.h"
 
 struct fixture {
     struct ap_backend *be;
@@ -330,4 +331,67 @@ AP_TEST(model, shards_tile_the_flat_buffer)
     cr_assert(g && u);
     cr_expect_eq(u->offset, g->offset + g->count);
     ap_params_destroy(p);
+}
+
+/* Bytes that one more sequence in the micro-batch costs the model, and costs the planner on one rank. */
+static double planned_growth(const struct ap_model_config *c, int element_size, int recompute)
+{
+    double bytes[2];
+    for (int i = 0; i < 2; i++) {
+        struct ap_error err = {0};
+        struct ap_layout_model *m;
+        struct ap_topology *t = ap_topology_create(1, 1, 1);
+        struct ap_layout *l = ap_layout_create(1, 1, 1, 1);
+        cr_assert(t != NULL && l != NULL);
+        t->ranks[0] = (struct ap_topo_rank){0, "cpu", 1e9, 1e12, 1e9};
+        struct ap_layout_problem p = {.topo = t,
+                                      .cfg = c,
+                                      .seq_len = 64,
+                                      .global_sequences = i + 1,
+                                      .micro_sequences = i + 1,
+                                      .element_size = element_size,
+                                      .recompute = recompute};
+        cr_assert_eq(ap_topology_finish(t, "test", &err), AP_OK, "%s", err.text);
+        cr_assert_eq(ap_layout_model_create(&p, &m, &err), AP_OK, "%s", err.text);
+        l->micro_sequences = i + 1;
+        l->first[1] = (int)c->layers;
+        ap_layout_cost(m, l);
+        bytes[i] = ap_layout_memory(m, l, 0);
+        ap_layout_destroy(l);
+        ap_layout_model_destroy(m);
+        ap_topology_destroy(t);
+    }
+    return bytes[1] - bytes[0];
+}
+
+static double model_growth(const struct ap_model_config *c, ap_dtype dtype, int recompute)
+{
+    double bytes[2];
+    for (int i = 0; i < 2; i++) {
+        struct ap_backend *be;
+        struct ap_model *m;
+        struct ap_error err = {0};
+        struct ap_model_options opt = {.micro_sequences = i + 1, .seq_len = 64, .dtype = dtype, .recompute = recompute};
+        cr_assert_eq(ap_backend_open("reference", 0, NULL, &be, &err), AP_OK, "%s", err.text);
+        cr_assert_eq(ap_model_create(be, c, &opt, &m, &err), AP_OK, "%s", err.text);
+        bytes[i] = (double)ap_model_memory(m);
+        ap_model_destroy(m);
+        ap_backend_close(be);
+    }
+    return bytes[1] - bytes[0];
+}
+
+/* The planner's count of activations is what the model plans, within a twentieth. */
+AP_TEST(model, planner_knows_the_activations)
+{
+    static const char *const names[] = {"tiny-v3", "tiny-v2", "dense-30m", "quickstart"};
+    for (int i = 0; i < 16; i++) {
+        struct ap_model_config c;
+        struct ap_error err = {0};
+        cr_assert_eq(ap_model_config_preset(names[i / 4], &c, &err), AP_OK, "%s", err.text);
+        double model = model_growth(&c, i & 1 ? AP_BF16 : AP_F32, i >> 1 & 1);
+        double plan = planned_growth(&c, i & 1 ? 2 : 4, i >> 1 & 1);
+        cr_expect_lt(fabs(plan / model - 1), 0.05, "%s %s%s: the planner counts %g, the model %g", c.name,
+                     i & 1 ? "bf16" : "fp32", i >> 1 & 1 ? " recompute" : "", plan, model);
+    }
 }
