@@ -208,7 +208,8 @@ static ap_status start(struct search *x, const struct sizes *s)
 
 static ap_status start_all(struct search *x)
 {
-    qsort(x->all, x->count, sizeof *x->all, by_bound);
+    if (x->count > 0)
+        qsort(x->all, x->count, sizeof *x->all, by_bound);
     for (size_t i = 0; i < x->count; i++) {
         double best = x->found_count > 0 ? ap_layout_score(x->found[0]) : INFINITY;
         if (x->all[i].bound > x->slack * best && different(x) >= x->keep) {
