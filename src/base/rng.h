@@ -13,15 +13,7 @@ enum ap_rng_stream {
     AP_RNG_DATA_SHUFFLE = 3,
     AP_RNG_LINK = 4,
     AP_RNG_PLAN = 5,
-enum ap_rng_stream {
-    AP_RNG_INIT = 1,
-    AP_RNG_DATA_MIX = 2,
-    AP_RNG_DATA_SHUFFLE = 3,
-    AP_RNG_LINK = 4,
-    AP_RNG_PLAN = 5,
     AP_RNG_ROUTES = 6,
-    AP_RNG_TEST = 100
-};
     AP_RNG_TEST = 100
 };
 

@@ -4,7 +4,7 @@ src_plan_libap_plan_la_SOURCES = \
   src/plan/arborescence.c src/plan/arborescence.h \
   src/plan/cluster.c src/plan/cluster.h \
   src/plan/csv_reader.c src/plan/csv_reader.h \
-  src/plan/job.c src/plan/job.h src/plan/job_internal.h \
+  src/plan/job.c src/plan/job.h \
   src/plan/job_options.c \
   src/plan/job_resolve.c \
   src/plan/layout.c src/plan/layout.h \
@@ -15,16 +15,17 @@ src_plan_libap_plan_la_SOURCES = \
   src/plan/model_check.c \
   src/plan/model_config.c src/plan/model_config.h \
   src/plan/model_count.c \
-  src/plan/packing_lp.c src/plan/packing_lp.h \
-  src/plan/synth.c src/plan/synth.h \
-  src/plan/wan_matrix.c src/plan/wan_matrix.h \
-  src/plan/wan_ring.c \
-  src/plan/wan_times.c src/plan/wan_times.h
   src/plan/name_index.c src/plan/name_index.h \
+  src/plan/packing_lp.c src/plan/packing_lp.h \
   src/plan/plan_report.c src/plan/plan_report.h \
   src/plan/route_order.c src/plan/route_order.h \
   src/plan/simulate.c src/plan/simulate.h \
+  src/plan/synth.c src/plan/synth.h \
   src/plan/topology.c src/plan/topology.h \
   src/plan/topology_csv.c \
-  src/plan/topology_write.c
+  src/plan/topology_write.c \
+  src/plan/wan_matrix.c src/plan/wan_matrix.h \
+  src/plan/wan_ring.c \
+  src/plan/wan_times.c src/plan/wan_times.h \
+  src/plan/job_internal.h
 src_plan_libap_plan_la_CFLAGS = $(AM_CFLAGS) $(YYJSON_CFLAGS)
