@@ -151,7 +151,7 @@ static ap_status start(struct ap_comm *c, struct ap_comm_request *r)
                      ? MPI_Isend((const uint8_t *)r->from + at, (int)n, MPI_BYTE, r->receiver, r->tag + 1, m->comm, &q)
                      : MPI_Irecv((uint8_t *)r->to + at, (int)n, MPI_BYTE, r->sender, r->tag + 1, m->comm, &q);
         AP_TRY(check(rc, r->sends ? "MPI_Isend" : "MPI_Irecv"));
-        memcpy(&r->piece[r->pieces++], &q, sizeof q);
+        memcpy(&r->piece[r->pieces++], &q, sizeof(MPI_Request));
         at += n;
     } while (at < r->bytes);
     return AP_OK;
@@ -166,7 +166,7 @@ static ap_status mpi_wait(struct ap_comm *c, struct ap_comm_request *r)
         MPI_Request q;
         MPI_Status status;
         int n = 0;
-        memcpy(&q, &r->piece[i], sizeof q);
+        memcpy(&q, &r->piece[i], sizeof(MPI_Request));
         ap_status one = check(MPI_Wait(&q, &status), "MPI_Wait");
         if (one == AP_OK && !r->sends)
             one = check(MPI_Get_count(&status, MPI_BYTE, &n), "MPI_Get_count");

@@ -85,7 +85,8 @@ char *ap_topology_csv(const struct ap_topology *t)
     add_ranks(&b, t);
     int same = 1;
     for (int i = 1; i < t->node_count; i++)
-        same &= memcmp(&t->nodes[i].inside, &t->nodes[0].inside, sizeof t->nodes[0].inside) == 0;
+        same &= t->nodes[i].inside.latency == t->nodes[0].inside.latency &&
+                t->nodes[i].inside.bandwidth == t->nodes[0].inside.bandwidth;
     for (int i = 0; i < (same ? 1 : t->node_count); i++)
         if (t->nodes[i].inside.bandwidth > 0)
             add_link(&b, "node", same ? "*" : t->nodes[i].name, "", t->nodes[i].inside);

@@ -90,7 +90,8 @@ static int grow(struct search *s, int first)
     for (int step = 0; step < STEPS * n; step++) {
         int placed = 0;
         for (int k = 0; k < left && !placed; k++) {
-            int at = (int)((ap_rng_u64(7, AP_RNG_ROUTES, s->counter) + (uint64_t)k) % (uint64_t)left), site = waiting[at];
+            int at = (int)((ap_rng_u64(7, AP_RNG_ROUTES, s->counter) + (uint64_t)k) % (uint64_t)left),
+                site = waiting[at];
             if (reinsert(s, count, site)) {
                 waiting[at] = waiting[--left];
                 count++;
