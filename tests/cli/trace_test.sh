@@ -4,6 +4,7 @@
 # metrics of the same steps, the range of steps is kept, the bits of the run stay. A trace that cannot be written and a
 # range that is none are refused before the run begins; a run that is stopped, killed or fails leaves a readable trace.
 set -u
+[ -z "${AP_TEST_SANITIZED:-}" ] || { echo "SKIP: a sanitized build is tested by tests/unit/test_trace"; exit 77; }
 # shellcheck source=tests/support/train_lib.sh
 . "$AP_SRCDIR/tests/support/train_lib.sh"
 setup_work

@@ -169,7 +169,7 @@ static int run_plugin(const char *name, const struct choice *choice, int must)
 static int parse(int argc, char **argv, struct choice *choice)
 {
     /* Sanitizers make it several times slower; a second build of the same tree has the same kernels. */
-    *choice = (struct choice){.every = getenv("AP_TEST_SANITIZED") ? 8 : getenv("AP_TEST_QUICK") ? 4 : 1};
+    *choice = (struct choice){.every = getenv("AP_TEST_SANITIZED") ? 16 : getenv("AP_TEST_QUICK") ? 4 : 1};
     for (int i = 1; i < argc; i += 2) {
         if (i + 1 < argc && strcmp(argv[i], "--backend") == 0)
             choice->backend = argv[i + 1];

@@ -142,7 +142,7 @@ stage_fuzz()
     # All at once, as many as there are processors.
     for target in "$env"/fuzzer/tests/fuzz/fuzz_*; do
         [ ! -f "$target" ] || [ ! -x "$target" ] || printf '%s\n' "$target"
-    done | xargs -r -n 1 -P "$jobs" bash "$here/fuzz_one.sh" "$tree" "$env" 8
+    done | xargs -r -n 1 -P "$jobs" bash "$here/fuzz_one.sh" "$tree" "$env" 5
     for target in "$env"/fuzzer/tests/fuzz/fuzz_*; do
         if [ ! -x "$target" ] || [ ! -f "$target" ]; then continue; fi
         count=$((count + 1))
