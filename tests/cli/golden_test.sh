@@ -25,10 +25,10 @@ golden=$AP_SRCDIR/tests/golden
 backends="reference cpu onednn"
 [ -z "${AP_TEST_SANITIZED:-}" ] || backends=cpu # an eighth of the speed
 for backend in $backends; do
-    expect 0 '4 of 4 cases' antipode selftest --golden "$golden" --backend $backend
-    expect 0 '2 of 2 cases' antipode selftest --backend $backend
-    expect 0 '4 of 4 cases' antipode selftest --golden "$golden" --backend $backend --dtype bf16
-    expect 0 '2 of 2 cases' antipode selftest --backend $backend --dtype bf16
+    expect 0 '4 of 4 cases' antipode selftest --golden "$golden" --backend "$backend"
+    expect 0 '2 of 2 cases' antipode selftest --backend "$backend"
+    expect 0 '4 of 4 cases' antipode selftest --golden "$golden" --backend "$backend" --dtype bf16
+    expect 0 '2 of 2 cases' antipode selftest --backend "$backend" --dtype bf16
 done
 [ -n "${AP_TEST_SANITIZED:-}" ] || AP_MAX_ISA=generic expect 0 '4 of 4 cases' antipode selftest --golden "$golden" --backend cpu
 AP_MAX_ISA=generic expect 0 '4 of 4 cases' antipode selftest --golden "$golden" --backend cpu --dtype bf16
