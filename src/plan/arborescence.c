@@ -13,16 +13,16 @@
 
 struct ap_arbo {
     int n, nodes, root_node;
-    int *top;           /* [n] the node that holds a vertex now */
-    int *up;            /* [2n] the cycle that a node went into, -1: none */
-    int *child, *next;  /* [2n] nodes of a cycle as a list, -1 ends it */
-    int *tail, *head;   /* [2n] the edge that enters a node */
-    int *place;         /* [2n] position on the path, -1: not there */
-    int *path, *todo;   /* [2n] */
-    double *taken;      /* [2n] reduced cost of that edge */
-    double *row;        /* [2n][n] */
-    int *row_head;      /* [2n][n] head vertex of the edge behind row */
-    const double *cost; /* borrowed from contract until unpack */
+    int *top;            /* [n] the node that holds a vertex now */
+    int *up;             /* [2n] the cycle that a node went into, -1: none */
+    int *child, *next;   /* [2n] nodes of a cycle as a list, -1 ends it */
+    int *tail, *head;    /* [2n] the edge that enters a node */
+    int *place;          /* [2n] position on the path, -1: not there */
+    int *path, *pending; /* [2n] */
+    double *taken;       /* [2n] reduced cost of that edge */
+    double *row;         /* [2n][n] */
+    int *row_head;       /* [2n][n] head vertex of the edge behind row */
+    const double *cost;  /* borrowed from contract until unpack */
     int transpose;
 };
 
@@ -48,7 +48,7 @@ ap_status ap_arbo_create(int n, struct ap_arbo **a_p)
     a->head = a->tail + two;
     a->place = a->head + two;
     a->path = a->place + two;
-    a->todo = a->path + two;
+    a->pending = a->path + two;
     *a_p = a;
     return AP_OK;
 }
@@ -167,7 +167,7 @@ static int dissolve(struct ap_arbo *a, int v, int end, int count)
     for (int x = v; x != end; x = a->up[x])
         for (int s = a->child[a->up[x]]; s >= 0; s = a->next[s])
             if (s != x)
-                a->todo[count++] = s;
+                a->pending[count++] = s;
     return count;
 }
 
@@ -177,7 +177,7 @@ double ap_arbo_unpack(struct ap_arbo *a, int root, int *parent)
     int count = dissolve(a, root, a->root_node, 0);
     parent[root] = -1;
     while (count > 0) {
-        int x = a->todo[--count], u = a->tail[x], v = a->head[x];
+        int x = a->pending[--count], u = a->tail[x], v = a->head[x];
         parent[v] = u;
         total += a->transpose ? a->cost[v * a->n + u] : a->cost[u * a->n + v];
         count = dissolve(a, v, x, count);

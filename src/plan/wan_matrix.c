@@ -284,14 +284,14 @@ static ap_status narrow(struct ap_wan *from, struct ap_wan **wan_p)
 /* Vertices reached from site 0 (backward: that reach it); the first that is not, -1: none. */
 static int unreached(const struct ap_wan *w, int backward)
 {
-    int todo[AP_WAN_MAX_SITES] = {0}, count = 1;
+    int pending[AP_WAN_MAX_SITES] = {0}, count = 1;
     char seen[AP_WAN_MAX_SITES] = {1};
     while (count > 0) {
-        int i = todo[--count];
+        int i = pending[--count];
         for (int j = 0; j < w->n; j++)
             if (!seen[j] && w->rate[backward ? j * w->n + i : i * w->n + j] > 0) {
                 seen[j] = 1;
-                todo[count++] = j;
+                pending[count++] = j;
             }
     }
     for (int j = 0; j < w->n; j++)
