@@ -115,6 +115,21 @@ ap_status ap_io_read_file(const char *path, size_t max_size, char **data_p, size
     return status;
 }
 
+ap_status ap_io_read_text(const char *path, size_t max_size, char **text_p, struct ap_error *err)
+{
+    char *text = NULL;
+    size_t size = 0;
+    AP_TRY(ap_io_read_file(path, max_size, &text, &size, err));
+    if (strlen(text) != size) {
+        free(text);
+        ap_error_set(err, AP_ERR_INPUT, "a NUL byte in the text");
+        ap_error_at(err, path, 0, 0);
+        return AP_ERR_INPUT;
+    }
+    *text_p = text;
+    return AP_OK;
+}
+
 ap_status ap_io_map(const char *path, struct ap_mapping *map_p, struct ap_error *err)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);

@@ -12,6 +12,9 @@
  * Files over max_size are refused. */
 ap_status ap_io_read_file(const char *path, size_t max_size, char **data_p, size_t *size_p, struct ap_error *err);
 
+/* The same for a text that is read as a C string: a NUL byte in it is AP_ERR_INPUT. */
+ap_status ap_io_read_text(const char *path, size_t max_size, char **text_p, struct ap_error *err);
+
 /* Read-only mapping. An empty file maps to size 0, data NULL. Unmap(zeroed) is fine. */
 struct ap_mapping {
     const uint8_t *data;

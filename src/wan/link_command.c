@@ -293,15 +293,8 @@ ap_status ap_link_scenario_read(const struct ap_link_net *net, const char *path,
                                 struct ap_error *err)
 {
     char *text;
-    size_t size;
-    AP_TRY(ap_io_read_file(path, FILE_MAX, &text, &size, err));
-    ap_status status;
-    if (strlen(text) != size) {
-        status = ap_error_set(err, AP_ERR_INPUT, "a NUL byte in the text");
-        ap_error_at(err, path, 0, 0);
-    } else {
-        status = ap_link_scenario_parse(net, text, path, scenario_p, err);
-    }
+    AP_TRY(ap_io_read_text(path, FILE_MAX, &text, err));
+    ap_status status = ap_link_scenario_parse(net, text, path, scenario_p, err);
     free(text);
     return status;
 }

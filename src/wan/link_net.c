@@ -330,15 +330,8 @@ ap_status ap_link_net_parse(const char *text, const char *name, uint64_t seed, s
 ap_status ap_link_net_read(const char *path, uint64_t seed, struct ap_link_net **net_p, struct ap_error *err)
 {
     char *text;
-    size_t size;
-    AP_TRY(ap_io_read_file(path, FILE_MAX, &text, &size, err));
-    ap_status status;
-    if (strlen(text) != size) {
-        status = ap_error_set(err, AP_ERR_INPUT, "a NUL byte in the text");
-        ap_error_at(err, path, 0, 0);
-    } else {
-        status = ap_link_net_parse(text, path, seed, net_p, err);
-    }
+    AP_TRY(ap_io_read_text(path, FILE_MAX, &text, err));
+    ap_status status = ap_link_net_parse(text, path, seed, net_p, err);
     free(text);
     return status;
 }

@@ -92,6 +92,20 @@ AP_TEST(io, full_device_is_no_space)
     close(fd);
 }
 
+AP_TEST(io, read_text_refuses_a_nul_byte_and_names_the_file)
+{
+    char *text = NULL;
+    cr_assert_eq(ap_io_write_durable(path, "a\nb", 3, &err), AP_OK);
+    cr_assert_eq(ap_io_read_text(path, 100, &text, &err), AP_OK);
+    cr_expect_str_eq(text, "a\nb");
+    free(text);
+    cr_expect_eq(ap_io_read_text(path, 2, &text, &err), AP_ERR_INPUT);
+    cr_assert_eq(ap_io_write_durable(path, "a\0b", 3, &err), AP_OK);
+    cr_expect_eq(ap_io_read_text(path, 100, &text, &err), AP_ERR_INPUT);
+    cr_expect_not_null(strstr(err.text, "NUL byte"));
+    cr_expect_str_eq(err.file, path);
+}
+
 AP_TEST(io, read_file_refuses_what_is_too_large_missing_or_no_file)
 {
     char *data;

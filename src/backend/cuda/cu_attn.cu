@@ -34,18 +34,18 @@ static __global__ void dkr_kernel(const float *part, T *dkr, int64_t rows, int64
     dkr[i / r * stride + i % r] = from_float<T>(sum);
 }
 
-static attn_shape shape_of(const struct ap_mla_attn_fwd_args *a)
+/* Of either call; dkr_stride: of the gradient of the shared key. */
+template <typename A> static attn_shape shape_of(const A *a, int64_t dkr_stride)
 {
-    attn_shape n = {a->q.shape[0] / a->seqs,
-                    a->q.shape[1],
-                    a->n,
-                    a->r,
-                    a->v,
-                    a->kr_stride ? a->kr_stride : a->r,
-                    0,
-                    (float)a->scale,
-                    1};
-    return n;
+    return attn_shape{a->q.shape[0] / a->seqs,
+                      a->q.shape[1],
+                      a->n,
+                      a->r,
+                      a->v,
+                      a->kr_stride ? a->kr_stride : a->r,
+                      dkr_stride,
+                      (float)a->scale,
+                      1};
 }
 
 /* Whether the tensor-core kernels take it. */
@@ -80,7 +80,7 @@ static ap_status mma_bwd(struct cu_stream *, const attn_data<float> &, const att
 template <typename T> static ap_status fwd(struct cu_stream *s, const struct ap_mla_attn_fwd_args *a)
 {
     attn_data<T> d = {};
-    attn_shape n = shape_of(a);
+    attn_shape n = shape_of(a, 0);
     d.q = (const T *)a->q.data;
     d.kv = (const T *)a->kv.data;
     d.kr = (const T *)a->kr.data;
@@ -101,7 +101,7 @@ ap_status cu_mla_attn_fwd(struct cu_stream *s, const struct ap_mla_attn_fwd_args
         return AP_ERR_UNSUPPORTED;
     if (a->q.shape[0] * a->q.shape[1] == 0)
         return AP_OK;
-    if (too_large(shape_of(a), a->seqs))
+    if (too_large(shape_of(a, 0), a->seqs))
         return AP_ERR_UNSUPPORTED;
     return a->q.dtype == AP_F32 ? fwd<float>(s, a) : fwd<bf16>(s, a);
 }
@@ -109,15 +109,7 @@ ap_status cu_mla_attn_fwd(struct cu_stream *s, const struct ap_mla_attn_fwd_args
 template <typename T> static ap_status bwd(struct cu_stream *s, const struct ap_mla_attn_bwd_args *a)
 {
     attn_data<T> d = {};
-    attn_shape n = {a->q.shape[0] / a->seqs,
-                    a->q.shape[1],
-                    a->n,
-                    a->r,
-                    a->v,
-                    a->kr_stride ? a->kr_stride : a->r,
-                    a->dkr_stride ? a->dkr_stride : a->r,
-                    (float)a->scale,
-                    1};
+    attn_shape n = shape_of(a, a->dkr_stride ? a->dkr_stride : a->r);
     int64_t rows = a->q.shape[0] * n.heads, tiles = a->seqs * attn_tiles(n.len);
     int64_t groups = tiles >= ATTN_BLOCKS                     ? 1
                      : ceil_div(ATTN_BLOCKS, tiles) < n.heads ? ceil_div(ATTN_BLOCKS, tiles)
