@@ -105,8 +105,8 @@ endif
 # ---- backend: every operation on every backend, finite differences
 check_PROGRAMS += tests/ops/ops
 TESTS += tests/ops/ops
-tests_ops_ops_SOURCES = tests/ops/cases_dense.c tests/ops/cases_moe.c tests/ops/grad.c tests/ops/grad_loss.c \
-	tests/ops/grad_moe.c tests/ops/harness.c tests/ops/harness.h tests/ops/main.c
+tests_ops_ops_SOURCES = tests/ops/cases_dense.c tests/ops/cases_moe.c tests/ops/cases_vocab.c tests/ops/grad.c \
+	tests/ops/grad_loss.c tests/ops/grad_moe.c tests/ops/harness.c tests/ops/harness.h tests/ops/main.c
 tests_ops_ops_LDADD = src/backend/libap_backend.la src/base/libap_base.la -lpthread -lm
 
 # ---- launch

@@ -84,7 +84,7 @@ static ap_status measure(struct bench *b, enum ap_op_id op, const void *args, ap
             "\"limit_seconds\": %.4g, \"of_limit\": %.3f}\n",
             ap_op_name(op), ap_dtype_name(dtype), shape, t.median, t.low, t.high, (long long)t.calls,
             cost.flops / t.median * 1e-12, cost.bytes / t.median * 1e-9, limit, limit / t.median);
-    printf("%-17s %-4s %-34s %9.1f us  %8.2f TFLOP/s  %7.0f GB/s  %5.1f%% of its limit\n", ap_op_name(op),
+    printf("%-18s %-4s %-34s %9.1f us  %8.2f TFLOP/s  %7.0f GB/s  %5.1f%% of its limit\n", ap_op_name(op),
            ap_dtype_name(dtype), shape, t.median * 1e6, cost.flops / t.median * 1e-12, cost.bytes / t.median * 1e-9,
            100 * limit / t.median);
     return AP_OK;
@@ -193,7 +193,7 @@ static ap_status dense_ops(struct bench *b, ap_dtype t, const struct shapes *s)
     ap_tensor first = take(&p, AP_I32, N, 0, 0), pos = take(&p, AP_I32, N, 0, 0), targets = take(&p, AP_I32, N, 0, 0);
     ap_tensor cs = take(&p, AP_F32, s->T, r / 2, 0), sn = take(&p, AP_F32, s->T, r / 2, 0);
     ap_tensor gu = take(&p, t, N, 2 * s->I, 0), act = take(&p, t, N, s->I, 0), dgu = take(&p, t, N, 2 * s->I, 0);
-    ap_tensor logits = take(&p, t, N, s->V, 0), loss = take(&p, AP_F32, N, 0, 0);
+    ap_tensor logits = take(&p, t, N, s->V, 0), loss = take(&p, AP_F32, N, 0, 0), parts = take(&p, AP_F32, 1, N, 3);
     ap_status st = p.failed ? AP_ERR_NOMEM : fill_tokens(b, s, pos, targets);
     kr.shape[1] = dkr.shape[1] = r;
     struct ap_rmsnorm_fwd_args nf = {x, w, y, rstd, 1e-6, 0};
@@ -204,13 +204,17 @@ static ap_status dense_ops(struct bench *b, ap_dtype t, const struct shapes *s)
     struct ap_swiglu_fwd_args sf = {gu, act};
     struct ap_swiglu_bwd_args sb = {act, gu, dgu};
     struct ap_cross_entropy_args ce = {logits, targets, loss, logits, 1e-4};
+    struct ap_cross_entropy_part_args cp = {logits, targets, ap_tensor_2d(parts.data, AP_F32, N, 3)};
+    struct ap_cross_entropy_join_args cj = {parts, logits, targets, targets, loss, logits, 1e-4};
     /* dx of the norm: any buffer of the same size */
     nb.dx = ap_tensor_2d(x.data, t, N, s->h);
     nb.x = y;
     nb.dy = y;
-    struct op_call list[] = {{AP_OP_rmsnorm_fwd, &nf},  {AP_OP_rmsnorm_bwd, &nb},  {AP_OP_rope, &ro},
-                             {AP_OP_mla_attn_fwd, &af}, {AP_OP_mla_attn_bwd, &ab}, {AP_OP_swiglu_fwd, &sf},
-                             {AP_OP_swiglu_bwd, &sb},   {AP_OP_cross_entropy, &ce}};
+    struct op_call list[] = {
+        {AP_OP_rmsnorm_fwd, &nf},       {AP_OP_rmsnorm_bwd, &nb},   {AP_OP_rope, &ro},
+        {AP_OP_mla_attn_fwd, &af},      {AP_OP_mla_attn_bwd, &ab},  {AP_OP_swiglu_fwd, &sf},
+        {AP_OP_swiglu_bwd, &sb},        {AP_OP_cross_entropy, &ce}, {AP_OP_cross_entropy_part, &cp},
+        {AP_OP_cross_entropy_join, &cj}};
     char what[96];
     snprintf(what, sizeof(what), "N %lld, h %lld, H %lld, T %lld", (long long)N, (long long)s->h, (long long)H,
              (long long)s->T);

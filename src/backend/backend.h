@@ -12,7 +12,7 @@
 #include "base/pool.h"
 #include "base/status.h"
 
-#define AP_BACKEND_ABI 2
+#define AP_BACKEND_ABI 3
 
 struct ap_backend;
 struct ap_trace;  /* base/trace.h */

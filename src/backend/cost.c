@@ -33,6 +33,7 @@ static struct ap_op_cost cost_grouped_wgrad(const struct ap_grouped_wgrad_args *
     return (struct ap_op_cost){flops, size_of(&a->dy) + size_of(&a->x) + 2 * size_of(&a->dw)};
 }
 
+/* Ids are not read: embeddings are counted as if every row were held here. */
 static struct ap_op_cost cost_embed_fwd(const struct ap_embed_fwd_args *a)
 {
     return (struct ap_op_cost){0, size_of(&a->ids) + 2 * size_of(&a->out)};
@@ -141,6 +142,22 @@ static struct ap_op_cost cost_split_cols(const struct ap_split_cols_args *a)
 static struct ap_op_cost cost_cross_entropy(const struct ap_cross_entropy_args *a)
 {
     return (struct ap_op_cost){4 * elements(&a->logits), size_of(&a->logits) + size_of(&a->dlogits)};
+}
+
+static struct ap_op_cost cost_cross_entropy_part(const struct ap_cross_entropy_part_args *a)
+{
+    return (struct ap_op_cost){3 * elements(&a->logits),
+                               size_of(&a->logits) + size_of(&a->targets) + size_of(&a->part)};
+}
+
+/* Without dlogits the logits are not looked at. */
+static struct ap_op_cost cost_cross_entropy_join(const struct ap_cross_entropy_join_args *a)
+{
+    double io = size_of(&a->parts) + size_of(&a->local_targets) + size_of(&a->has_target) + size_of(&a->loss);
+    double gradient = a->dlogits.data ? elements(&a->logits) : 0;
+    if (a->dlogits.data)
+        io += size_of(&a->logits) + size_of(&a->dlogits);
+    return (struct ap_op_cost){3 * gradient + 4 * elements(&a->parts) / 3, io};
 }
 
 static struct ap_op_cost cost_sum_tokens(const struct ap_sum_tokens_args *a)

@@ -45,6 +45,8 @@
     X(moe_combine_bwd)                                                                                                 \
     X(split_cols)                                                                                                      \
     X(cross_entropy)                                                                                                   \
+    X(cross_entropy_part)                                                                                              \
+    X(cross_entropy_join)                                                                                              \
     X(sum_tokens)                                                                                                      \
     X(add)                                                                                                             \
     X(scale)                                                                                                           \
@@ -75,11 +77,12 @@ struct ap_grouped_wgrad_args {
     int64_t w_stride;
 };
 
-/* out[i,:] = table[ids[i],:]. table [V,h], ids i32 [N] in 0..V-1 (checked by the loader), out [N,h]. */
+/* out[i,:] = table[ids[i],:]. table [V,h], ids i32 [N] in 0..V-1 (checked by the loader), out [N,h]. An id of -1 is a
+ * row that another process holds (vocabulary in parts): out[i,:] = 0. */
 struct ap_embed_fwd_args {
     ap_tensor table, ids, out;
 };
-/* dtable[ids[i],:] += dout[i,:], rows of one id in ascending i (deterministic). */
+/* dtable[ids[i],:] += dout[i,:], rows of one id in ascending i (deterministic). An id of -1 adds nothing. */
 struct ap_embed_bwd_args {
     ap_tensor dout, ids, dtable;
 };
@@ -210,6 +213,24 @@ struct ap_split_cols_args {
  * (softmax - onehot) * weight, 0 where target is -1. */
 struct ap_cross_entropy_args {
     ap_tensor logits, targets, loss, dlogits;
+    double weight;
+};
+/* Cross-entropy over a vocabulary whose columns lie on P processes: each finds what its own columns contribute, the
+ * parts of all are gathered, each joins them. What P = 1 gives is cross_entropy, to rounding. logits Real [N,Vl], Vl >=
+ * 1: the columns of this process. targets i32 [N]: index among these columns, -1: not here. part Stat [N,3] per row: m
+ * = max of logits, s = sum of exp(logits - m), t = logit of the target, 0 where it is not here. A row of nothing but
+ * -inf has s = 0. */
+struct ap_cross_entropy_part_args {
+    ap_tensor logits, targets, part;
+};
+/* parts Stat [P,N,3], P >= 1, in the order of the processes, in which sums over p run, so that all of them get the same
+ * bits. logits and local_targets: logits and targets of the own cross_entropy_part. has_target i32 [N]: >= 0 where some
+ * process holds the target (the id itself will do), -1 = no loss at this token, whatever local_targets says.
+ * With M = max_p m_p and S = sum_p s_p exp(m_p - M): loss Stat [N] = log S + M - sum_p t_p, 0 where there is no loss.
+ * dlogits: optional, may be the same memory as logits: (exp(logits - M) / S - onehot) * weight, 0 where there is none.
+ */
+struct ap_cross_entropy_join_args {
+    ap_tensor parts, logits, local_targets, has_target, loss, dlogits;
     double weight;
 };
 /* out f64 [1] += sum of x (Stat [N]) in one fixed pairwise tree. */

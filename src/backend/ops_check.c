@@ -310,6 +310,29 @@ ap_status ap_check_cross_entropy(const struct ap_cross_entropy_args *a)
     return AP_OK;
 }
 
+ap_status ap_check_cross_entropy_part(const struct ap_cross_entropy_part_args *a)
+{
+    int64_t rows = a->logits.shape[0], cols = a->logits.shape[1];
+    ap_dtype t = a->logits.dtype;
+    NEED("cross_entropy_part", is_real(t) && mat(&a->logits, t, rows, cols) && cols >= 1);
+    NEED("cross_entropy_part", vec(&a->targets, AP_I32, rows));
+    NEED("cross_entropy_part", mat(&a->part, stat(t), rows, 3));
+    return AP_OK;
+}
+
+ap_status ap_check_cross_entropy_join(const struct ap_cross_entropy_join_args *a)
+{
+    int64_t rows = a->logits.shape[0], cols = a->logits.shape[1], parts = a->parts.shape[0];
+    ap_dtype t = a->logits.dtype;
+    NEED("cross_entropy_join", is_real(t) && mat(&a->logits, t, rows, cols) && cols >= 1);
+    NEED("cross_entropy_join", cube(&a->parts, stat(t), parts, rows, 3) && parts >= 1);
+    NEED("cross_entropy_join", vec(&a->local_targets, AP_I32, rows));
+    NEED("cross_entropy_join", vec(&a->has_target, AP_I32, rows));
+    NEED("cross_entropy_join", vec(&a->loss, stat(t), rows));
+    NEED("cross_entropy_join", absent(&a->dlogits) || mat(&a->dlogits, t, rows, cols));
+    return AP_OK;
+}
+
 ap_status ap_check_sum_tokens(const struct ap_sum_tokens_args *a)
 {
     NEED("sum_tokens", (a->x.dtype == AP_F32 || a->x.dtype == AP_F64) && there(&a->x, a->x.dtype));

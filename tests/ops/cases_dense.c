@@ -159,27 +159,62 @@ static void random_ids(struct hx *h, int i, int64_t limit)
         hx_values(h, i)[e] = (double)hx_below(h, limit);
 }
 
+/* kind 0: all rows here, 1: two of three elsewhere, 2: all elsewhere. */
+static void embed_ids(struct hx *h, int i, int64_t limit, int kind)
+{
+    random_ids(h, i, limit);
+    for (int64_t e = 0; kind && e < h->t[i].alloc; e++) {
+        if (kind == 2 || hx_below(h, 3) > 0)
+            hx_values(h, i)[e] = -1;
+    }
+}
+
+static const char *const embed_kinds[] = {"random ids", "most rows elsewhere", "all rows elsewhere"};
+
+/* Ids that are neither rows nor -1; a device does not look. */
+static void refused_ids(struct hx *h)
+{
+    float table[6] = {0}, out[4] = {0};
+    if (!h->be->vt->is_host || !hx_refusals(h))
+        return;
+    int kept = hx_mute();
+    for (int32_t id = -2; id <= 3; id += 5) {
+        int32_t ids[2] = {-1, id};
+        struct ap_embed_fwd_args f = {ap_tensor_2d(table, AP_F32, 3, 2), ap_tensor_1d(ids, AP_I32, 2),
+                                      ap_tensor_2d(out, AP_F32, 2, 2)};
+        struct ap_embed_bwd_args b = {f.out, f.ids, f.table};
+        hx_refused(h, "an id of -2 or behind the last row", h->be->ops.embed_fwd(h->be->stream, &f));
+        hx_refused(h, "an id of -2 or behind the last row", h->be->ops.embed_bwd(h->be->stream, &b));
+    }
+    hx_unmute(kept);
+}
+
 void hx_case_embed_fwd(struct hx *h)
 {
     for (size_t s = 0; s < sizeof(embed_shapes) / sizeof(embed_shapes[0]); s++) {
-        const int64_t *e = embed_shapes[s];
-        hx_begin(h);
-        hx_add2(h, "table", HX_IN, HX_REAL, e[1], e[2]);
-        random_ids(h, hx_add1(h, "ids", HX_IN, AP_I32, e[0]), e[1]);
-        hx_add2(h, "out", HX_OUT, HX_REAL, e[0], e[2]);
-        hx_check(h, "random ids", call_embed_fwd, NULL);
+        for (int kind = 0; kind < 3; kind++) {
+            const int64_t *e = embed_shapes[s];
+            hx_begin(h);
+            hx_add2(h, "table", HX_IN, HX_REAL, e[1], e[2]);
+            embed_ids(h, hx_add1(h, "ids", HX_IN, AP_I32, e[0]), e[1], kind);
+            hx_add2(h, "out", HX_OUT, HX_REAL, e[0], e[2]);
+            hx_check(h, embed_kinds[kind], call_embed_fwd, NULL);
+        }
     }
+    refused_ids(h);
 }
 
 void hx_case_embed_bwd(struct hx *h)
 {
     for (size_t s = 0; s < sizeof(embed_shapes) / sizeof(embed_shapes[0]); s++) {
-        const int64_t *e = embed_shapes[s];
-        hx_begin(h);
-        hx_add2(h, "dout", HX_IN, HX_REAL, e[0], e[2]);
-        random_ids(h, hx_add1(h, "ids", HX_IN, AP_I32, e[0]), e[1]);
-        hx_add2(h, "dtable", HX_INOUT, HX_STAT, e[1], e[2]);
-        hx_check(h, "random ids", call_embed_bwd, NULL);
+        for (int kind = 0; kind < 3; kind++) {
+            const int64_t *e = embed_shapes[s];
+            hx_begin(h);
+            hx_add2(h, "dout", HX_IN, HX_REAL, e[0], e[2]);
+            embed_ids(h, hx_add1(h, "ids", HX_IN, AP_I32, e[0]), e[1], kind);
+            hx_add2(h, "dtable", HX_INOUT, HX_STAT, e[1], e[2]);
+            hx_check(h, embed_kinds[kind], call_embed_bwd, NULL);
+        }
     }
 }
 

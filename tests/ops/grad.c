@@ -187,6 +187,10 @@ static void check_embed(struct gx *g)
     struct ap_embed_bwd_args b = {T2(l.u, 6, 3), ap_tensor_1d(ids, AP_I32, 6), T2(dtable, 4, 3)};
     gx_status(g, "embed_bwd", g->be->ops.embed_bwd(g->be->stream, &b));
     gx_compare(g, "embed, repeated ids", embed_loss, &l, l.table, dtable, 12);
+    ids[0] = ids[3] = ids[5] = -1;
+    memset(dtable, 0, 12 * sizeof(*dtable));
+    gx_status(g, "embed_bwd", g->be->ops.embed_bwd(g->be->stream, &b));
+    gx_compare(g, "embed, rows held elsewhere", embed_loss, &l, l.table, dtable, 12);
     free(l.table), free(l.y), free(l.u), free(dtable);
 }
 

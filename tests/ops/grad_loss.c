@@ -116,6 +116,64 @@ static void check_entropy(struct gx *g)
     free(l.logits), free(l.loss), free(l.dlogits);
 }
 
+/* The same rows as two blocks of columns, one after the other in memory. */
+enum { SPLIT = 3 };
+
+struct blocks {
+    struct gx *g;
+    double *logits, *dlogits, *parts, loss[2][ROWS];
+    int32_t targets[ROWS], local[2][ROWS];
+};
+
+static double blocks_loss(void *ctx)
+{
+    struct blocks *l = ctx;
+    struct ap_backend *be = l->g->be;
+    double sum = 0;
+    ap_tensor x[2], parts = ap_tensor_3d(l->parts, AP_F64, 2, ROWS, 3);
+    for (int p = 0; p < 2; p++) {
+        x[p] = T2(l->logits + p * ROWS * SPLIT, ROWS, p ? VOCAB - SPLIT : SPLIT);
+        struct ap_cross_entropy_part_args a = {x[p], I1(l->local[p], ROWS), T2(l->parts + p * ROWS * 3, ROWS, 3)};
+        gx_status(l->g, "cross_entropy_part", be->ops.cross_entropy_part(be->stream, &a));
+    }
+    for (int p = 0; p < 2; p++) {
+        ap_tensor d = T2(l->dlogits + p * ROWS * SPLIT, ROWS, x[p].shape[1]);
+        struct ap_cross_entropy_join_args a = {
+            parts, x[p], I1(l->local[p], ROWS), I1(l->targets, ROWS), T1(l->loss[p], ROWS), d, 0.3};
+        gx_status(l->g, "cross_entropy_join", be->ops.cross_entropy_join(be->stream, &a));
+    }
+    for (int i = 0; i < ROWS; i++)
+        sum += l->loss[0][i];
+    return 0.3 * sum;
+}
+
+static void check_blocks(struct gx *g)
+{
+    static const int32_t targets[ROWS] = {0, 6, -1, 3, 2};
+    struct blocks l = {.g = g,
+                       .logits = gx_random(g, ROWS * VOCAB, 1),
+                       .dlogits = gx_zeros(ROWS * VOCAB),
+                       .parts = gx_zeros(2 * ROWS * 3)};
+    double grad[ROWS * VOCAB], worst = 0;
+    for (int i = 0; i < ROWS; i++) {
+        l.targets[i] = targets[i];
+        l.local[0][i] = targets[i] < SPLIT ? targets[i] : -1;
+        l.local[1][i] = targets[i] >= SPLIT ? targets[i] - SPLIT : -1;
+    }
+    blocks_loss(&l);
+    memcpy(grad, l.dlogits, sizeof(grad));
+    gx_compare(g, "cross_entropy in two blocks of columns", blocks_loss, &l, l.logits, grad, ROWS * VOCAB);
+    for (int i = 0; i < ROWS; i++)
+        worst = fmax(worst, fabs(l.loss[0][i] - l.loss[1][i]));
+    gx_expect(g, "both blocks find the same losses", worst, 0, 0);
+    for (int i = 0; i < ROWS * VOCAB; i++)
+        l.logits[i] = -4.0;
+    blocks_loss(&l);
+    gx_expect(g, "cross_entropy_join of equal logits is log V", l.loss[1][1], log(VOCAB), 1e-14);
+    gx_expect(g, "cross_entropy_join without target is 0", l.loss[1][2], 0, 0);
+    free(l.logits), free(l.dlogits), free(l.parts);
+}
+
 static void check_sums(struct gx *g)
 {
     enum { N = 5001 };
@@ -135,6 +193,7 @@ void gx_loss(struct gx *g)
 {
     check_moe(g);
     check_entropy(g);
+    check_blocks(g);
     check_sums(g);
 }
 

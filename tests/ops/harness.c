@@ -2,11 +2,13 @@
  * Running one call on a backend and comparing it with the oracle. */
 #include "config.h"
 
+#include <fcntl.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/rng.h"
 #include "harness.h"
@@ -19,6 +21,35 @@ struct result {
     ap_status status;
     unsigned char *bytes[HX_MAX]; /* content plus guard */
 };
+
+void hx_refused(struct hx *h, const char *what, ap_status status)
+{
+    if (status != AP_ERR_BUG)
+        hx_fail(h, what, "not refused: status %s", ap_status_name(status));
+}
+
+int hx_refusals(const struct hx *h)
+{
+    return h->type == AP_F32 && !h->be->pool;
+}
+
+int hx_mute(void)
+{
+    int kept = dup(STDERR_FILENO), none = open("/dev/null", O_WRONLY);
+    if (kept >= 0 && none >= 0)
+        dup2(none, STDERR_FILENO);
+    if (none >= 0)
+        close(none);
+    return kept;
+}
+
+void hx_unmute(int kept)
+{
+    if (kept < 0)
+        return;
+    dup2(kept, STDERR_FILENO);
+    close(kept);
+}
 
 static void *need(void *mem)
 {

@@ -63,6 +63,13 @@ void hx_check(struct hx *h, const char *what, hx_call *call, const void *params)
 /* Record a failure found by a case itself. */
 void hx_fail(struct hx *h, const char *what, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 void hx_free(struct hx *h);
+/* A call with a wrong descriptor or index must have come back with AP_ERR_BUG. */
+void hx_refused(struct hx *h, const char *what, ap_status status);
+/* Whether such calls are made in this run: once for a backend, since checks do not depend on threads. */
+int hx_refusals(const struct hx *h);
+/* Between the two, what the operations' checks say on stderr goes nowhere. kept: what hx_mute gave. */
+int hx_mute(void);
+void hx_unmute(int kept);
 
 /* One case function per operation, named after it: a missing one does not link. */
 #define HX_CASE(op) void hx_case_##op(struct hx *h);

@@ -24,6 +24,7 @@
     X(swiglu_bwd, 1e-6, 4e-3) X(router_fwd, 1e-6, 1e-6) X(router_bwd, 3e-6, 3e-6) X(seq_balance, 2e-6, 2e-6)           \
     X(moe_plan, 0, 0) X(moe_dispatch_fwd, 0, 0) X(moe_dispatch_bwd, 1e-6, 4e-3) X(moe_combine_fwd, 1e-6, 4e-3)         \
     X(moe_combine_bwd, 2e-6, 4e-3) X(split_cols, 2e-7, 4e-3) X(cross_entropy, 2e-6, 4e-3)                              \
+    X(cross_entropy_part, 2e-6, 2e-6) X(cross_entropy_join, 2e-6, 4e-3)                                                \
     X(sum_tokens, 1e-12, 1e-12) X(add, 2e-7, 4e-3) X(scale, 2e-7, 4e-3) X(cast, 0, 0) X(sumsq, 1e-12, 1e-12)           \
     X(adamw, 1e-6, 4e-3)
 /* clang-format on */
@@ -61,7 +62,7 @@ static int run_op(const struct op_case *c, int every, struct ap_backend *be, str
         hx_fail(&h, "all", "a device backend must have this operation");
     if (h.calls == 0 && h.unsupported == 0)
         hx_fail(&h, "all", "the case ran nothing");
-    printf("%s %-17s %-10s %-4s threads %d  calls %3d  worst %.2e (%s), allowed %.1e%s\n", h.failures ? "not ok" : "ok",
+    printf("%s %-18s %-10s %-4s threads %d  calls %3d  worst %.2e (%s), allowed %.1e%s\n", h.failures ? "not ok" : "ok",
            c->name, be->vt->name, ap_dtype_name(type), be->pool ? ap_pool_threads(be->pool) : 0, h.calls, h.worst,
            h.worst_tensor ? h.worst_tensor : "-", type == AP_F64 ? tolerance * 1e-8 : tolerance,
            h.unsupported ? "  [unsupported here]" : "");

@@ -58,6 +58,12 @@ void cpu_ranges(struct ap_stream *s, ap_range *range, const void *args, int64_t 
     ap_pool_run(s->backend->pool, job.parts, range_task, &job);
 }
 
+static ap_status join_targets(const struct ap_cross_entropy_join_args *a)
+{
+    AP_TRY(ap_check_ids("cross_entropy_join", a->local_targets.data, a->logits.shape[0], -1, a->logits.shape[1]));
+    return ap_check_ids("cross_entropy_join", a->has_target.data, a->logits.shape[0], -1, (int64_t)INT32_MAX + 1);
+}
+
 /* An operation made of one range kernel over `count` items. valid: conditions on index tensors. */
 #define RANGE_OP(op, field, count, cost, valid)                                                                        \
     static ap_status cpu_##op(struct ap_stream *s, const struct ap_##op##_args *a)                                     \
@@ -71,7 +77,7 @@ void cpu_ranges(struct ap_stream *s, ap_range *range, const void *args, int64_t 
     }
 
 RANGE_OP(embed_fwd, table, a->out.shape[0], a->out.shape[1],
-         ap_check_ids("embed_fwd", a->ids.data, a->out.shape[0], 0, a->table.shape[0]))
+         ap_check_ids("embed_fwd", a->ids.data, a->out.shape[0], -1, a->table.shape[0]))
 RANGE_OP(rmsnorm_fwd, x, a->x.shape[0], a->x.shape[1], AP_OK)
 RANGE_OP(rope, x, a->x.shape[0], a->x.shape[1] * a->r,
          ap_check_ids("rope", a->positions.data, a->x.shape[0], 0, a->cos.shape[0]))
@@ -88,6 +94,9 @@ RANGE_OP(moe_combine_bwd, dout, a->dout.shape[0], a->dout.shape[1] * a->row_of.s
 RANGE_OP(split_cols, src, a->src.shape[0], a->cols, AP_OK)
 RANGE_OP(cross_entropy, logits, a->logits.shape[0], 4 * a->logits.shape[1],
          ap_check_ids("cross_entropy", a->targets.data, a->logits.shape[0], -1, a->logits.shape[1]))
+RANGE_OP(cross_entropy_part, logits, a->logits.shape[0], 4 * a->logits.shape[1],
+         ap_check_ids("cross_entropy_part", a->targets.data, a->logits.shape[0], -1, a->logits.shape[1]))
+RANGE_OP(cross_entropy_join, logits, a->logits.shape[0], 4 * a->logits.shape[1], join_targets(a))
 RANGE_OP(add, a, ap_tensor_count(&a->a), 1, AP_OK)
 RANGE_OP(scale, x, ap_tensor_count(&a->x), 1, AP_OK)
 
@@ -155,7 +164,7 @@ static ap_status cpu_embed_bwd(struct ap_stream *s, const struct ap_embed_bwd_ar
     if (a->dout.dtype == AP_F64 || a->dtable.dtype != AP_F32)
         return ap_backend_reference.ops.embed_bwd(s, a);
     AP_TRY(ap_check_embed_bwd(a));
-    AP_TRY(ap_check_ids("embed_bwd", a->ids.data, a->dout.shape[0], 0, a->dtable.shape[0]));
+    AP_TRY(ap_check_ids("embed_bwd", a->ids.data, a->dout.shape[0], -1, a->dtable.shape[0]));
     cpu_ranges(s, cpu_typed(s, a->dout.dtype)->embed_bwd, a, a->dout.shape[1], a->dout.shape[0]);
     return AP_OK;
 }
@@ -320,6 +329,8 @@ static void cpu_close(struct ap_backend *be)
                 .moe_combine_bwd = cpu_moe_combine_bwd,                                                                \
                 .split_cols = cpu_split_cols,                                                                          \
                 .cross_entropy = cpu_cross_entropy,                                                                    \
+                .cross_entropy_part = cpu_cross_entropy_part,                                                          \
+                .cross_entropy_join = cpu_cross_entropy_join,                                                          \
                 .sum_tokens = cpu_sum_tokens,                                                                          \
                 .add = cpu_add,                                                                                        \
                 .scale = cpu_scale,                                                                                    \

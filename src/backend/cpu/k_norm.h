@@ -20,8 +20,12 @@ static void K(embed_fwd)(const void *args, int64_t begin, int64_t end)
     const struct ap_embed_fwd_args *a = args;
     int64_t h = a->out.shape[1];
     const int32_t *ids = a->ids.data;
-    for (int64_t i = begin; i < end; i++)
-        memcpy((ELEM *)a->out.data + i * h, (const ELEM *)a->table.data + ids[i] * h, (size_t)h * sizeof(ELEM));
+    for (int64_t i = begin; i < end; i++) {
+        if (ids[i] < 0)
+            memset((ELEM *)a->out.data + i * h, 0, (size_t)h * sizeof(ELEM));
+        else
+            memcpy((ELEM *)a->out.data + i * h, (const ELEM *)a->table.data + ids[i] * h, (size_t)h * sizeof(ELEM));
+    }
 }
 
 static void K(embed_bwd)(const void *args, int64_t begin, int64_t end)
@@ -30,6 +34,8 @@ static void K(embed_bwd)(const void *args, int64_t begin, int64_t end)
     int64_t rows = a->dout.shape[0], h = a->dout.shape[1];
     const int32_t *ids = a->ids.data;
     for (int64_t i = 0; i < rows; i++) {
+        if (ids[i] < 0)
+            continue;
         const ELEM *from = (const ELEM *)a->dout.data + i * h;
         float *to = (float *)a->dtable.data + ids[i] * h;
         for (int64_t j = begin; j < end; j += VL)

@@ -31,22 +31,24 @@ typedef void ap_range(const void *args, int64_t begin, int64_t end);
 /* X(kernel): args are the descriptor of the operation of that name unless stated otherwise. Typed kernels exist for
  * f32 and for bf16; what ops.h calls Stat, and gradients of parameters, are f32 in both. */
 #define AP_TYPED_KERNELS(X)                                                                                            \
-    X(embed_fwd)        /* rows of out */                                                                              \
-    X(embed_bwd)        /* columns of dtable */                                                                        \
-    X(rmsnorm_fwd)      /* rows */                                                                                     \
-    X(rmsnorm_bwd)      /* blocks of AP_NORM_ROWS rows; struct ap_norm_bwd */                                          \
-    X(rmsnorm_dw)       /* columns of dw; struct ap_norm_bwd */                                                        \
-    X(rope)             /* tokens */                                                                                   \
-    X(swiglu_fwd)       /* rows */                                                                                     \
-    X(swiglu_bwd)       /* rows */                                                                                     \
-    X(moe_dispatch_fwd) /* sorted rows */                                                                              \
-    X(moe_dispatch_bwd) /* tokens */                                                                                   \
-    X(moe_combine_fwd)  /* tokens */                                                                                   \
-    X(moe_combine_bwd)  /* tokens */                                                                                   \
-    X(split_cols)       /* rows */                                                                                     \
-    X(cross_entropy)    /* rows */                                                                                     \
-    X(add)              /* elements */                                                                                 \
-    X(scale)            /* elements */
+    X(embed_fwd)          /* rows of out */                                                                            \
+    X(embed_bwd)          /* columns of dtable */                                                                      \
+    X(rmsnorm_fwd)        /* rows */                                                                                   \
+    X(rmsnorm_bwd)        /* blocks of AP_NORM_ROWS rows; struct ap_norm_bwd */                                        \
+    X(rmsnorm_dw)         /* columns of dw; struct ap_norm_bwd */                                                      \
+    X(rope)               /* tokens */                                                                                 \
+    X(swiglu_fwd)         /* rows */                                                                                   \
+    X(swiglu_bwd)         /* rows */                                                                                   \
+    X(moe_dispatch_fwd)   /* sorted rows */                                                                            \
+    X(moe_dispatch_bwd)   /* tokens */                                                                                 \
+    X(moe_combine_fwd)    /* tokens */                                                                                 \
+    X(moe_combine_bwd)    /* tokens */                                                                                 \
+    X(split_cols)         /* rows */                                                                                   \
+    X(cross_entropy)      /* rows */                                                                                   \
+    X(cross_entropy_part) /* rows */                                                                                   \
+    X(cross_entropy_join) /* rows */                                                                                   \
+    X(add)                /* elements */                                                                               \
+    X(scale)              /* elements */
 #define AP_STATE_KERNELS(X)                                                                                            \
     X(router_fwd) /* tokens; leaves counts to the caller */                                                            \
     X(router_bwd) /* tokens */                                                                                         \

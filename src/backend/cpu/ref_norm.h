@@ -7,10 +7,10 @@ ap_status REF(embed_fwd)(const struct ap_embed_fwd_args *a)
     const REAL *table = a->table.data;
     const int32_t *ids = a->ids.data;
     REAL *out = a->out.data;
-    AP_TRY(ap_check_ids("embed_fwd", ids, rows, 0, a->table.shape[0]));
+    AP_TRY(ap_check_ids("embed_fwd", ids, rows, -1, a->table.shape[0]));
     for (int64_t i = 0; i < rows; i++) {
         for (int64_t j = 0; j < h; j++)
-            out[i * h + j] = table[ids[i] * h + j];
+            out[i * h + j] = ids[i] < 0 ? PUT(0.0) : table[ids[i] * h + j];
     }
     return AP_OK;
 }
@@ -20,9 +20,9 @@ ap_status REF(embed_bwd)(const struct ap_embed_bwd_args *a)
     int64_t rows = a->dout.shape[0], h = a->dout.shape[1];
     const REAL *dout = a->dout.data;
     const int32_t *ids = a->ids.data;
-    AP_TRY(ap_check_ids("embed_bwd", ids, rows, 0, a->dtable.shape[0]));
+    AP_TRY(ap_check_ids("embed_bwd", ids, rows, -1, a->dtable.shape[0]));
     for (int64_t i = 0; i < rows; i++) {
-        for (int64_t j = 0; j < h; j++)
+        for (int64_t j = 0; ids[i] >= 0 && j < h; j++)
             REF(grad_add)(&a->dtable, ids[i] * h + j, GET(dout[i * h + j]));
     }
     return AP_OK;

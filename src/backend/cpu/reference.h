@@ -30,6 +30,8 @@
     X(moe_combine_bwd, dout)                                                                                           \
     X(split_cols, src)                                                                                                 \
     X(cross_entropy, logits)                                                                                           \
+    X(cross_entropy_part, logits)                                                                                      \
+    X(cross_entropy_join, logits)                                                                                      \
     X(add, a)                                                                                                          \
     X(scale, x)                                                                                                        \
     X(sumsq, x)

@@ -14,8 +14,16 @@ static __global__ void embed_fwd_kernel(const T *table, const int32_t *ids, T *o
     int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x, cols = h / V;
     if (i >= rows * cols)
         return;
-    int64_t row = i / cols, col = i % cols * V;
-    store<T, V>(out + row * h + col, load<T, V>(table + ids[row] * h + col));
+    int64_t row = i / cols, col = i % cols * V, id = ids[row];
+    pack<T, V> p;
+    if (id >= 0) {
+        p = load<T, V>(table + id * h + col);
+    } else {
+#pragma unroll
+        for (int j = 0; j < V; j++)
+            p.v[j] = from_float<T>(0.0f);
+    }
+    store<T, V>(out + row * h + col, p);
 }
 
 template <typename T> static ap_status embed_fwd_any(struct cu_stream *s, const struct ap_embed_fwd_args *a)
@@ -44,12 +52,13 @@ ap_status cu_embed_fwd(struct cu_stream *s, const struct ap_embed_fwd_args *a)
 }
 
 /* One warp per token i: next[i] = the next token with the same id, -1 if none; follows[next[i]] = 1. follows
- * is zero before; every token has at most one predecessor, so no two warps write the same place. */
+ * is zero before; every token has at most one predecessor, so no two warps write the same place. Tokens whose row is
+ * elsewhere (id -1) have no chain. */
 static __global__ void embed_link_kernel(const int32_t *ids, int32_t *next, int32_t *follows, int64_t rows)
 {
     int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / AP_WARP, found = -1;
     int lane = (int)threadIdx.x % AP_WARP;
-    if (i >= rows)
+    if (i >= rows || ids[i] < 0)
         return;
     int32_t id = ids[i];
     for (int64_t j = i + 1; j < rows && found < 0; j += AP_WARP) {
@@ -70,7 +79,7 @@ static __global__ void embed_bwd_kernel(const T *dout, const int32_t *ids, const
                                         D *dtable, int64_t h)
 {
     int64_t first = blockIdx.x, col = (int64_t)blockIdx.y * blockDim.x + threadIdx.x;
-    if (follows[first] || col >= h)
+    if (follows[first] || ids[first] < 0 || col >= h)
         return;
     D *out = dtable + ids[first] * h + col;
     float sum = to_float(*out);
