@@ -94,7 +94,7 @@ if AP_CRITERION
 AP_MODEL_TESTS = tests/unit/test_model tests/unit/test_hf
 check_PROGRAMS += $(AP_MODEL_TESTS)
 TESTS += $(AP_MODEL_TESTS)
-AP_MODEL_TEST_LDADD = src/hf/libap_hf.la src/model/libap_model.la src/state/libap_state.la src/plan/libap_plan.la \
+AP_MODEL_TEST_LDADD = src/hf/libap_hf.la src/model/libap_model.la src/parallel/libap_parallel.la src/state/libap_state.la src/plan/libap_plan.la \
 	src/backend/libap_backend.la src/base/libap_base.la $(YYJSON_LIBS) $(XXHASH_LIBS) $(CRITERION_LIBS) -lpthread -lm
 tests_unit_test_model_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)
 tests_unit_test_model_LDADD = $(AP_MODEL_TEST_LDADD)

@@ -21,6 +21,7 @@
 struct eval {
     const struct ap_job *job;
     struct ap_world world;
+    struct ap_mesh *mesh;
     struct ap_pool *pool;
     struct ap_backend *be;
     struct ap_model *model;
@@ -133,6 +134,17 @@ static ap_status print(const struct eval *e, const struct ap_evaluate_result *r,
     return AP_OK;
 }
 
+static ap_status loss_of(void *ctx, const struct ap_batch *batch, struct ap_leaf_result *result)
+{
+    struct eval *e = ctx;
+    struct ap_loss_weights none = {0};
+    struct ap_model_result r = {0};
+    ap_tensor weights = ap_tensor_1d(e->weights, (ap_dtype)e->job->dtype, ap_model_params(e->model)->flat);
+    AP_TRY(ap_model_step(e->model, weights, (ap_tensor){0}, ap_router_bias_tensor(e->bias), batch, &none, &r, NULL));
+    *result = (struct ap_leaf_result){.ce = r.ce_sum, .ce_tokens = r.ce_tokens};
+    return AP_OK;
+}
+
 static ap_status evaluate(struct eval *e, int json, struct ap_error *err)
 {
     const struct ap_job *job = e->job;
@@ -140,12 +152,14 @@ static ap_status evaluate(struct eval *e, int json, struct ap_error *err)
     double bigram = NAN;
     AP_TRY(ap_comm_agree(e->world.comm, open_rank(e, err), NULL, err));
     AP_TRY(load(e, err));
+    struct ap_mesh_shape shape = {{1, 1, 1, 1}};
+    shape.size[AP_AXIS_DATA] = e->world.comm->size;
+    AP_TRY(ap_mesh_create(e->world.comm, &shape, NULL, &e->mesh, err));
     struct ap_evaluate_args a = {
-        .model = e->model,
-        .weights = ap_tensor_1d(e->weights, (ap_dtype)job->dtype, ap_model_params(e->model)->flat),
-        .router_bias = ap_router_bias_tensor(e->bias),
+        .loss = loss_of,
+        .ctx = e,
+        .mesh = e->mesh,
         .data = e->data,
-        .comm = e->world.comm,
         .micro_sequences = job->batch.micro_sequences,
         .seq_len = job->data.seq_len,
         .sequences = job->eval.sequences,
@@ -169,6 +183,7 @@ static void close_rank(struct eval *e)
             e->be->vt->release(e->be, e->weights);
         ap_backend_close(e->be);
     }
+    ap_mesh_destroy(e->mesh);
     ap_pool_destroy(e->pool);
     ap_data_close(e->data);
     free(e->host);

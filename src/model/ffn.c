@@ -7,12 +7,14 @@
 
 ap_status ap_model_copy(struct ap_model *m, ap_tensor dst, ap_tensor src)
 {
-    return m->be->vt->copy(m->be->stream, dst.data, src.data, (size_t)ap_tensor_count(&src) * ap_dtype_size(src.dtype));
+    size_t bytes = (size_t)ap_tensor_count(&src) * ap_dtype_size(src.dtype);
+    return planning(m) ? AP_OK : m->be->vt->copy(m->be->stream, dst.data, src.data, bytes);
 }
 
 ap_status ap_model_zero(struct ap_model *m, ap_tensor t)
 {
-    return m->be->vt->fill_zero(m->be->stream, t.data, (size_t)ap_tensor_count(&t) * ap_dtype_size(t.dtype));
+    size_t bytes = (size_t)ap_tensor_count(&t) * ap_dtype_size(t.dtype);
+    return planning(m) ? AP_OK : m->be->vt->fill_zero(m->be->stream, t.data, bytes);
 }
 
 ap_status ap_linear_fwd(struct ap_model *m, ap_tensor x, int64_t off, int64_t out, int64_t in, ap_tensor y,
@@ -51,11 +53,9 @@ ap_status ap_mlp_backward(struct ap_model *m, struct mlp_saved *s, ap_tensor dou
     size_t mark = ap_arena_mark(&m->arena);
     int64_t rows = s->act.shape[0], width = s->act.shape[1];
     ap_tensor dact = new2(m, m->dt, rows, width), dgu = new2(m, m->dt, rows, 2 * width);
-    if (!planning(m)) {
-        AP_TRY(ap_linear_bwd(m, dout, s->act, down, dact, 0));
-        OP(m, swiglu_bwd, .dy = dact, .gate_up = s->gate_up, .dgate_up = dgu);
-        AP_TRY(ap_linear_bwd(m, dgu, x, gate_up, dx, 0));
-    }
+    AP_TRY(ap_linear_bwd(m, dout, s->act, down, dact, 0));
+    OP(m, swiglu_bwd, .dy = dact, .gate_up = s->gate_up, .dgate_up = dgu);
+    AP_TRY(ap_linear_bwd(m, dgu, x, gate_up, dx, 0));
     ap_arena_reset(&m->arena, mark);
     return AP_OK;
 }

@@ -1,10 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * The model object: parameter look-up, memory plan, and one micro-batch forward and backward.
- *
- * Memory is planned by running the layer code once with an arena that only counts (planning()); the same
- * code then runs for real in the memory so sized. Saved activations stand below all scratch; scratch is
- * stacked and released by marks. A forward-only model lets all layers share one set of activations; so does
- * one that recomputes them layer by layer in backward. */
+ * The model object: parameter look-up, and one micro-batch forward and backward. */
 #include "config.h"
 
 #include <stdio.h>
@@ -21,16 +16,25 @@ static int64_t offset_of(const struct ap_params *p, const char *fmt, int64_t lay
     return e ? e->offset : -1;
 }
 
+static int64_t expert_offset(const struct ap_params *p, int64_t layer, int64_t expert, const char *matrix)
+{
+    char name[160];
+    snprintf(name, sizeof name, "model.layers.%lld.mlp.experts.%lld.%s.weight", (long long)layer, (long long)expert,
+             matrix);
+    const struct ap_param *e = ap_params_find(p, name);
+    return e ? e->offset : -1;
+}
+
 static void find_experts(const struct ap_model *m, struct layer *L, int64_t i)
 {
     const struct ap_params *p = m->params;
+    int64_t first = ap_share(m->cfg.routed_experts, m->part.expert_rank, m->part.expert_size);
     L->par.router = offset_of(p, "model.layers.%lld.mlp.gate.weight", i);
-    L->par.e_gate_up = offset_of(p, "model.layers.%lld.mlp.experts.0.gate_proj.weight", i);
-    L->par.e_down = offset_of(p, "model.layers.%lld.mlp.experts.0.down_proj.weight", i);
-    if (m->cfg.routed_experts > 1) {
-        L->par.e_gate_up_stride =
-            offset_of(p, "model.layers.%lld.mlp.experts.1.gate_proj.weight", i) - L->par.e_gate_up;
-        L->par.e_down_stride = offset_of(p, "model.layers.%lld.mlp.experts.1.down_proj.weight", i) - L->par.e_down;
+    L->par.e_gate_up = expert_offset(p, i, first, "gate_proj");
+    L->par.e_down = expert_offset(p, i, first, "down_proj");
+    if (m->experts > 1) {
+        L->par.e_gate_up_stride = expert_offset(p, i, first + 1, "gate_proj") - L->par.e_gate_up;
+        L->par.e_down_stride = expert_offset(p, i, first + 1, "down_proj") - L->par.e_down;
     }
     L->par.s_gate_up = offset_of(p, "model.layers.%lld.mlp.shared_experts.gate_proj.weight", i);
     L->par.s_down = offset_of(p, "model.layers.%lld.mlp.shared_experts.down_proj.weight", i);
@@ -79,58 +83,14 @@ static void find_params(struct ap_model *m)
     }
 }
 
-/* The fixed tensors, in an order that planning and use share. */
-static void plan_fixed(struct ap_model *m)
-{
-    int64_t N = m->tokens, h = m->cfg.hidden_size, total = m->cfg.layers + m->cfg.mtp_depth;
-    m->tokens_d = new1(m, AP_I32, N);
-    m->targets_d = new1(m, AP_I32, N);
-    m->first_d = new1(m, AP_I32, N);
-    m->pos_d = new1(m, AP_I32, N);
-    m->sums = new1(m, AP_F64, 4);
-    m->counts = new1(m, AP_I32, m->params->routers);
-    m->x_out = new2(m, m->dt, N, h);
-    m->logits = new2(m, m->dt, N, m->cfg.vocab_size);
-    m->token_loss = new1(m, m->stat, N);
-    m->head.xf = new2(m, m->dt, N, h);
-    m->head.rstd = new1(m, m->stat, N);
-    if (!m->opt.forward_only)
-        m->dx = new2(m, m->dt, N, h);
-    for (int64_t i = 0; i < total; i++) {
-        struct layer_saved *s = &m->layers[i].s;
-        if (m->layers[i].moe)
-            s->ids = new2(m, AP_I32, N, m->cfg.experts_per_token);
-        if (i < 2 || !m->opt.forward_only || i == m->cfg.layers) /* backward starts from every layer's input */
-            s->x_in = new2(m, m->dt, N, h);
-        else
-            s->x_in = m->layers[i % 2].s.x_in;
-    }
-    size_t mark = ap_arena_mark(&m->arena), high = mark;
-    for (int64_t i = 0; i < total; i++) {
-        if (m->opt.forward_only || (m->opt.recompute && i < m->cfg.layers))
-            ap_arena_reset(&m->arena, mark);
-        else if (m->opt.recompute)
-            ap_arena_reset(&m->arena, high); /* the MTP block keeps its own activations */
-        ap_block_plan(m, &m->layers[i]);
-        if (ap_arena_mark(&m->arena) > high)
-            high = ap_arena_mark(&m->arena);
-    }
-    ap_arena_reset(&m->arena, high);
-    if (m->cfg.mtp_depth) {
-        ap_mtp_plan(m);
-        if (!m->opt.forward_only)
-            m->dx_mtp = new2(m, m->dt, N, h);
-    }
-}
-
 static ap_tensor layer_output(const struct ap_model *m, int64_t i)
 {
-    return i + 1 < m->cfg.layers ? m->layers[i + 1].s.x_in : m->x_out;
+    return i + 1 < m->part.layer_last ? m->cur->layers[i + 1].x_in : m->cur->x_out;
 }
 
 static ap_status forward_layers(struct ap_model *m)
 {
-    for (int64_t i = 0; i < m->cfg.layers; i++)
+    for (int64_t i = m->part.layer_first; i < m->part.layer_last; i++)
         AP_TRY(ap_block_forward(m, &m->layers[i], layer_output(m, i)));
     return AP_OK;
 }
@@ -139,7 +99,7 @@ static ap_status forward_layers(struct ap_model *m)
 static ap_status recompute_layer(struct ap_model *m, int64_t i)
 {
     size_t mark = ap_arena_mark(&m->arena);
-    ap_tensor out = new2(m, m->dt, m->tokens, m->cfg.hidden_size);
+    ap_tensor out = new2(m, m->dt, m->own_tokens, m->cfg.hidden_size);
     m->recomputing = 1;
     ap_status st = ap_block_forward(m, &m->layers[i], out);
     m->recomputing = 0;
@@ -149,23 +109,38 @@ static ap_status recompute_layer(struct ap_model *m, int64_t i)
 
 static ap_status backward_layers(struct ap_model *m)
 {
-    for (int64_t i = m->cfg.layers - 1; i >= 0; i--) {
-        if (m->opt.recompute && i < m->cfg.layers - 1) /* the last layer's are still there */
+    for (int64_t i = m->part.layer_last - 1; i >= m->part.layer_first; i--) {
+        /* with one slot the last layer's are still there */
+        if (m->opt.recompute && (i < m->part.layer_last - 1 || m->opt.slots > 1))
             AP_TRY(recompute_layer(m, i));
         AP_TRY(ap_block_backward(m, &m->layers[i], m->dx));
     }
     return AP_OK;
 }
 
+static ap_status main_head(struct ap_model *m)
+{
+    struct slot *s = m->cur;
+    return ap_head_step(m, &m->head, s->x_out, m->off_norm, s->targets, s->own_targets, m->token_loss, m->lw.ce, 0,
+                        m->dx);
+}
+
 /* Every layer function once, counting only. */
 static ap_status plan_scratch(struct ap_model *m)
 {
-    AP_TRY(forward_layers(m));
-    AP_TRY(ap_head_step(m, &m->head, m->x_out, 0, m->targets_d, m->token_loss, 0, 0, m->dx));
     int64_t unused;
-    if (m->cfg.mtp_depth)
+    m->with_grads = !m->opt.forward_only;
+    if (m->part.first_stage)
+        AP_TRY(ap_embed_forward(m, m->cur->tokens, m->cur->layers[0].x_in));
+    AP_TRY(forward_layers(m));
+    if (m->part.last_stage)
+        AP_TRY(main_head(m));
+    if (m->part.last_stage && m->cfg.mtp_depth)
         AP_TRY(ap_mtp_step(m, NULL, &unused, m->dx));
-    return m->opt.forward_only ? AP_OK : backward_layers(m);
+    if (m->opt.forward_only)
+        return AP_OK;
+    AP_TRY(backward_layers(m));
+    return m->part.first_stage ? ap_embed_backward(m, m->cur->tokens, m->dx) : AP_OK;
 }
 
 static ap_status make_tables(struct ap_model *m)
@@ -194,21 +169,87 @@ static ap_status make_tables(struct ap_model *m)
     return st;
 }
 
+/* What follows from the part: own tokens, heads, columns, experts. */
+static ap_status take_shares(struct ap_model *m)
+{
+    const struct ap_model_config *c = &m->cfg;
+    int t = m->part.tensor_rank, T = m->part.tensor_size;
+    m->token_rows = calloc(2 * (size_t)T, sizeof *m->token_rows);
+    if (!m->token_rows)
+        return AP_ERR_NOMEM;
+    for (int r = 0; r < T; r++) {
+        m->token_rows[r] = ap_share(m->tokens, r + 1, T) - ap_share(m->tokens, r, T);
+        m->token_rows[T + r] = m->tokens;
+    }
+    m->own_first = ap_share(m->tokens, t, T);
+    m->own_tokens = m->token_rows[t];
+    m->heads = c->heads / T;
+    m->dense_width = c->intermediate_size / T;
+    m->moe_width = c->moe_intermediate_size / T;
+    m->vocab_first = ap_share(c->vocab_size, t, T);
+    m->vocab = ap_share(c->vocab_size, t + 1, T) - m->vocab_first;
+    m->experts = c->routed_experts / m->part.expert_size;
+    if (T > 1)
+        AP_TRY(ap_exchange_create(m->be, m->opt.tensor, &m->tensor));
+    return m->part.expert_size > 1 ? ap_exchange_create(m->be, m->opt.expert, &m->expert) : AP_OK;
+}
+
+static ap_status make_slots(struct ap_model *m)
+{
+    size_t total = (size_t)(m->cfg.layers + m->cfg.mtp_depth), ranks = (size_t)m->part.expert_size;
+    size_t count = (size_t)m->opt.slots, capacity = ranks > 1 ? (size_t)ap_moe_capacity(m) : 0;
+    m->slots = calloc(count, sizeof *m->slots);
+    m->layers = calloc(total, sizeof *m->layers);
+    m->host_counts = calloc((size_t)m->params->routers + 1, sizeof *m->host_counts);
+    m->host_ids = calloc(5 * (size_t)m->tokens, sizeof *m->host_ids);
+    m->host_rows = calloc(2 * capacity + 2 * (size_t)m->cfg.routed_experts + 2, sizeof *m->host_rows);
+    m->host_load = calloc(ranks * (2 * (size_t)m->experts + 1), sizeof *m->host_load);
+    m->host_pairs = calloc(2 * ranks * total * count, sizeof *m->host_pairs);
+    if (!m->slots || !m->layers || !m->host_counts || !m->host_ids || !m->host_rows || !m->host_load || !m->host_pairs)
+        return AP_ERR_NOMEM;
+    int64_t *pair = m->host_pairs;
+    for (size_t k = 0; k < count; k++) {
+        m->slots[k].layers = calloc(total, sizeof *m->slots[k].layers);
+        if (!m->slots[k].layers)
+            return AP_ERR_NOMEM;
+        for (size_t i = 0; i < total; i++, pair += 2 * ranks) {
+            m->slots[k].layers[i].ex.send = pair;
+            m->slots[k].layers[i].ex.recv = pair + ranks;
+        }
+    }
+    return AP_OK;
+}
+
 static ap_status setup(struct ap_model *m, struct ap_error *err)
 {
-    AP_TRY(ap_params_create(&m->cfg, &m->params));
-    m->layers = calloc((size_t)(m->cfg.layers + m->cfg.mtp_depth), sizeof *m->layers);
-    m->host_counts = calloc((size_t)m->params->routers + 1, sizeof *m->host_counts);
-    m->host_mtp = calloc((size_t)(2 * m->tokens), sizeof *m->host_mtp);
-    if (!m->layers || !m->host_counts || !m->host_mtp)
-        return AP_ERR_NOMEM;
+    AP_TRY(ap_params_create(&m->cfg, &m->part, &m->params));
+    AP_TRY(take_shares(m));
+    AP_TRY(make_slots(m));
     find_params(m);
     AP_TRY(make_tables(m));
     ap_arena_init(&m->arena, m->be, "model");
-    plan_fixed(m);
+    ap_model_plan(m);
     AP_TRY(plan_scratch(m));
     AP_TRY(ap_arena_fix(&m->arena, err));
-    plan_fixed(m);
+    ap_model_plan(m);
+    return AP_OK;
+}
+
+static ap_status check_options(const struct ap_model_options *opt, const struct ap_model_part *part,
+                               struct ap_backend *be, struct ap_error *err)
+{
+    if (opt->dtype != AP_F32 && opt->dtype != AP_F64 && opt->dtype != AP_BF16)
+        return ap_error_set(err, AP_ERR_UNSUPPORTED, "dtype %s is not supported by the model on backend %s",
+                            ap_dtype_name(opt->dtype), be->vt->name);
+    if (opt->micro_sequences < 1 || opt->seq_len < 1 || opt->micro_sequences > INT32_MAX / opt->seq_len)
+        return ap_error_set(err, AP_ERR_INPUT, "a micro-batch of %lld sequences of %lld tokens is impossible",
+                            (long long)opt->micro_sequences, (long long)opt->seq_len);
+    if (opt->micro_sequences * opt->seq_len < part->tensor_size)
+        return ap_error_set(err, AP_ERR_INPUT, "a micro-batch of %lld tokens for parallel.tensor %d",
+                            (long long)(opt->micro_sequences * opt->seq_len), part->tensor_size);
+    if ((part->tensor_size > 1 && (!opt->tensor || opt->tensor->size != part->tensor_size)) ||
+        (part->expert_size > 1 && (!opt->expert || opt->expert->size != part->expert_size)) || opt->slots < 0)
+        return ap_error_set(err, AP_ERR_BUG, "a part of a model without its communicators");
     return AP_OK;
 }
 
@@ -216,18 +257,18 @@ ap_status ap_model_create(struct ap_backend *be, const struct ap_model_config *c
                           struct ap_model **model_p, struct ap_error *err)
 {
     AP_TRY(ap_model_config_check(cfg, err));
-    if (opt->dtype != AP_F32 && opt->dtype != AP_F64 && opt->dtype != AP_BF16)
-        return ap_error_set(err, AP_ERR_UNSUPPORTED, "dtype %s is not supported by the model on backend %s",
-                            ap_dtype_name(opt->dtype), be->vt->name);
-    if (opt->micro_sequences < 1 || opt->seq_len < 1 || opt->micro_sequences > INT32_MAX / opt->seq_len)
-        return ap_error_set(err, AP_ERR_INPUT, "a micro-batch of %lld sequences of %lld tokens is impossible",
-                            (long long)opt->micro_sequences, (long long)opt->seq_len);
+    struct ap_model_part part = opt->part ? *opt->part : ap_model_whole(cfg);
+    AP_TRY(ap_model_part_check(cfg, &part, err));
+    AP_TRY(check_options(opt, &part, be, err));
     struct ap_model *m = calloc(1, sizeof *m);
     if (!m)
         return ap_error_set(err, AP_ERR_NOMEM, "out of memory for the model");
     m->be = be;
     m->cfg = *cfg;
     m->opt = *opt;
+    m->opt.part = NULL;
+    m->opt.slots = opt->slots > 0 ? opt->slots : 1;
+    m->part = part;
     m->tokens = opt->micro_sequences * opt->seq_len;
     m->dt = opt->dtype;
     m->stat = ap_dtype_full(opt->dtype);
@@ -253,9 +294,18 @@ void ap_model_destroy(struct ap_model *m)
     if (m->tables_mem)
         m->be->vt->release(m->be, m->tables_mem);
     ap_params_destroy(m->params);
+    ap_exchange_destroy(m->tensor);
+    ap_exchange_destroy(m->expert);
+    for (int k = 0; m->slots && k < m->opt.slots; k++)
+        free(m->slots[k].layers);
+    free(m->slots);
     free(m->layers);
+    free(m->token_rows);
     free(m->host_counts);
-    free(m->host_mtp);
+    free(m->host_ids);
+    free(m->host_rows);
+    free(m->host_load);
+    free(m->host_pairs);
     free(m);
 }
 
@@ -269,26 +319,41 @@ size_t ap_model_memory(const struct ap_model *m)
     return m->arena.size;
 }
 
+int64_t ap_model_own_tokens(const struct ap_model *m)
+{
+    return m->own_tokens;
+}
+
 static ap_status upload(struct ap_model *m, const struct ap_batch *b)
 {
     size_t bytes = (size_t)m->tokens * sizeof(int32_t);
-    struct ap_stream *s = m->be->stream;
-    AP_TRY(m->be->vt->copy(s, m->tokens_d.data, b->tokens, bytes));
-    AP_TRY(m->be->vt->copy(s, m->targets_d.data, b->targets, bytes));
-    AP_TRY(m->be->vt->copy(s, m->first_d.data, b->first, bytes));
-    AP_TRY(m->be->vt->copy(s, m->pos_d.data, b->positions, bytes));
-    AP_TRY(ap_model_zero(m, m->sums));
-    return ap_model_zero(m, m->counts);
+    struct ap_stream *stream = m->be->stream;
+    struct slot *s = m->cur;
+    const int32_t *tokens = b->tokens;
+    if (tensor_size(m) > 1) {
+        int32_t *own = m->host_ids, *own_targets = own + m->tokens;
+        ap_own_ids(m, b->tokens, own);
+        ap_own_ids(m, b->targets, own_targets);
+        AP_TRY(m->be->vt->copy(stream, s->own_targets.data, own_targets, bytes));
+        tokens = own;
+    }
+    AP_TRY(m->be->vt->copy(stream, s->tokens.data, tokens, bytes));
+    AP_TRY(m->be->vt->copy(stream, s->targets.data, b->targets, bytes));
+    AP_TRY(m->be->vt->copy(stream, s->first.data, b->first, bytes));
+    AP_TRY(m->be->vt->copy(stream, s->pos.data, b->positions, bytes));
+    AP_TRY(ap_model_zero(m, s->sums));
+    return ap_model_zero(m, s->counts);
 }
 
 static ap_status read_back(struct ap_model *m, struct ap_model_result *r, int64_t *expert_load)
 {
     double sums[3];
-    struct ap_stream *s = m->be->stream;
-    AP_TRY(m->be->vt->copy(s, sums, m->sums.data, sizeof sums));
+    struct ap_stream *stream = m->be->stream;
+    AP_TRY(m->be->vt->copy(stream, sums, m->cur->sums.data, sizeof sums));
     if (expert_load)
-        AP_TRY(m->be->vt->copy(s, m->host_counts, m->counts.data, (size_t)m->params->routers * sizeof(int32_t)));
-    AP_TRY(m->be->vt->stream_sync(s));
+        AP_TRY(m->be->vt->copy(stream, m->host_counts, m->cur->counts.data,
+                               (size_t)m->params->routers * sizeof(int32_t)));
+    AP_TRY(m->be->vt->stream_sync(stream));
     r->ce_sum = sums[0];
     r->mtp_sum = sums[1];
     r->balance = sums[2];
@@ -297,32 +362,100 @@ static ap_status read_back(struct ap_model *m, struct ap_model_result *r, int64_
     return AP_OK;
 }
 
-static ap_status forward(struct ap_model *m)
+/* A call begins: what its layer functions read. */
+static ap_status begin(struct ap_model *m, int slot, const struct ap_model_buffers *b, const struct ap_loss_weights *lw,
+                       int with_grads)
 {
-    OP(m, embed_fwd, .table = w2(m, m->off_embed, m->cfg.vocab_size, m->cfg.hidden_size), .ids = m->tokens_d,
-       .out = m->layers[0].s.x_in);
+    if (slot < 0 || slot >= m->opt.slots || (with_grads && m->opt.forward_only) ||
+        (b->router_bias.data && b->router_bias.dtype != m->stat))
+        return AP_ERR_BUG;
+    for (int g = 0; g < AP_GROUPS; g++) {
+        int64_t n = m->params->region[g].end - m->params->region[g].begin;
+        const ap_tensor *w = &b->weights[g], *grads = &b->grads[g];
+        if (n > 0 && (w->dtype != m->dt || ap_tensor_count(w) != n))
+            return AP_ERR_BUG;
+        if (n > 0 && with_grads && (!grads->data || grads->dtype != m->stat || ap_tensor_count(grads) != n))
+            return AP_ERR_BUG;
+    }
+    m->b = b;
+    m->lw = *lw;
+    m->cur = &m->slots[slot];
+    m->with_grads = with_grads;
+    return AP_OK;
+}
+
+static int is_input(const struct ap_model *m, const ap_tensor *t)
+{
+    return t->data && t->dtype == m->dt && ap_tensor_count(t) == m->own_tokens * m->cfg.hidden_size;
+}
+
+static ap_status forward(struct ap_model *m, ap_tensor in)
+{
+    ap_tensor x = m->cur->layers[m->part.layer_first].x_in;
+    if (m->part.first_stage)
+        AP_TRY(ap_embed_forward(m, m->cur->tokens, x));
+    else
+        AP_TRY(ap_model_copy(m, x, in));
     return forward_layers(m);
+}
+
+ap_status ap_model_forward(struct ap_model *m, int slot, const struct ap_model_buffers *b, const struct ap_batch *batch,
+                           const struct ap_loss_weights *lw, ap_tensor in, ap_tensor *out_p)
+{
+    AP_TRY(begin(m, slot, b, lw, 0));
+    if (!m->part.first_stage && !is_input(m, &in))
+        return AP_ERR_BUG;
+    AP_TRY(upload(m, batch));
+    SPAN(m, "forward", NULL, 0, forward(m, in));
+    *out_p = m->cur->x_out;
+    return AP_OK;
+}
+
+/* Losses of the last stage and, with gradients, m->dx. */
+static ap_status losses(struct ap_model *m, const struct ap_batch *batch, struct ap_model_result *r)
+{
+    SPAN(m, "loss", NULL, 0, main_head(m));
+    for (int64_t i = 0; i < m->tokens; i++)
+        r->ce_tokens += batch->targets[i] >= 0;
+    if (m->cfg.mtp_depth && m->lw.mtp != 0.0)
+        SPAN(m, "MTP", NULL, 0, ap_mtp_step(m, batch, &r->mtp_tokens, m->dx));
+    return AP_OK;
 }
 
 static ap_status backward(struct ap_model *m)
 {
     AP_TRY(backward_layers(m));
-    OP(m, embed_bwd, .dout = m->dx, .ids = m->tokens_d,
-       .dtable = g2(m, m->off_embed, m->cfg.vocab_size, m->cfg.hidden_size));
+    return m->part.first_stage ? ap_embed_backward(m, m->cur->tokens, m->dx) : AP_OK;
+}
+
+ap_status ap_model_backward(struct ap_model *m, int slot, const struct ap_model_buffers *b,
+                            const struct ap_batch *batch, const struct ap_loss_weights *lw, ap_tensor dout,
+                            ap_tensor *din_p, struct ap_model_result *result_p, int64_t *expert_load)
+{
+    struct ap_model_result r = {0};
+    AP_TRY(begin(m, slot, b, lw, 1));
+    if (!m->part.last_stage && !is_input(m, &dout))
+        return AP_ERR_BUG;
+    if (m->part.last_stage)
+        AP_TRY(losses(m, batch, &r));
+    else
+        AP_TRY(ap_model_copy(m, m->dx, dout));
+    SPAN(m, "backward", NULL, 0, backward(m));
+    AP_TRY(read_back(m, &r, expert_load));
+    *din_p = m->part.first_stage ? (ap_tensor){0} : m->dx;
+    *result_p = r;
     return AP_OK;
 }
 
-static ap_status run(struct ap_model *m, const struct ap_batch *batch, struct ap_model_result *r)
+ap_status ap_model_loss(struct ap_model *m, int slot, const struct ap_model_buffers *b, const struct ap_batch *batch,
+                        const struct ap_loss_weights *lw, struct ap_model_result *result_p, int64_t *expert_load)
 {
-    SPAN(m, "forward", NULL, 0, forward(m));
-    SPAN(m, "loss", NULL, 0,
-         ap_head_step(m, &m->head, m->x_out, m->off_norm, m->targets_d, m->token_loss, m->lw.ce, 0, m->dx));
-    for (int64_t i = 0; i < m->tokens; i++)
-        r->ce_tokens += batch->targets[i] >= 0;
-    if (m->cfg.mtp_depth && m->lw.mtp != 0.0)
-        SPAN(m, "MTP", NULL, 0, ap_mtp_step(m, batch, &r->mtp_tokens, m->dx));
-    if (with_grads(m))
-        SPAN(m, "backward", NULL, 0, backward(m));
+    struct ap_model_result r = {0};
+    AP_TRY(begin(m, slot, b, lw, 0));
+    if (m->part.last_stage)
+        AP_TRY(losses(m, batch, &r));
+    AP_TRY(read_back(m, &r, expert_load));
+    *result_p = r;
     return AP_OK;
 }
 
@@ -330,20 +463,15 @@ ap_status ap_model_step(struct ap_model *m, ap_tensor weights, ap_tensor grads, 
                         const struct ap_batch *batch, const struct ap_loss_weights *lw,
                         struct ap_model_result *result_p, int64_t *expert_load)
 {
-    if (weights.dtype != m->dt || ap_tensor_count(&weights) != m->params->flat ||
-        (grads.data && (m->opt.forward_only || grads.dtype != m->stat || ap_tensor_count(&grads) != m->params->flat)) ||
-        (router_bias.data && router_bias.dtype != m->stat))
+    struct ap_model_buffers b = {.router_bias = router_bias};
+    ap_tensor none = {0}, out, din;
+    b.weights[AP_GROUP_SPLIT] = weights;
+    b.grads[AP_GROUP_SPLIT] = grads;
+    if (m->params->region[AP_GROUP_SPLIT].end != m->params->flat || !m->part.first_stage || !m->part.last_stage)
         return AP_ERR_BUG;
-    m->weights = weights;
-    m->grads = grads;
-    m->router_bias = router_bias;
-    m->lw = *lw;
-    struct ap_model_result r = {0};
-    AP_TRY(upload(m, batch));
-    AP_TRY(run(m, batch, &r));
-    AP_TRY(read_back(m, &r, expert_load));
-    *result_p = r;
-    return AP_OK;
+    AP_TRY(ap_model_forward(m, 0, &b, batch, lw, none, &out));
+    return grads.data ? ap_model_backward(m, 0, &b, batch, lw, none, &din, result_p, expert_load)
+                      : ap_model_loss(m, 0, &b, batch, lw, result_p, expert_load);
 }
 
 ap_tensor ap_model_token_loss(const struct ap_model *m)
@@ -360,6 +488,6 @@ ap_tensor ap_model_routing(const struct ap_model *m, int64_t moe_layer)
 {
     for (int64_t i = 0; i < m->cfg.layers + m->cfg.mtp_depth; i++)
         if (m->layers[i].moe && m->layers[i].router_index == moe_layer)
-            return m->layers[i].s.ids;
+            return m->cur->layers[i].ids;
     return (ap_tensor){0};
 }

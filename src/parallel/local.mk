@@ -4,6 +4,7 @@
 noinst_LTLIBRARIES += src/parallel/libap_parallel.la src/parallel/libap_parallel_mpi.la
 src_parallel_libap_parallel_la_SOURCES = src/parallel/comm.c src/parallel/comm.h src/parallel/comm_virtual.c \
 	src/parallel/mesh.c src/parallel/mesh.h \
+	src/parallel/exchange.c src/parallel/exchange.h \
 	src/parallel/zero.c src/parallel/zero.h src/parallel/tree.c src/parallel/tree.h
 src_parallel_libap_parallel_la_CFLAGS = $(AM_CFLAGS) -pthread
 src_parallel_libap_parallel_mpi_la_SOURCES = src/parallel/comm_mpi.c src/parallel/comm_mpi.h \

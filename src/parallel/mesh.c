@@ -88,7 +88,11 @@ static ap_status make(struct ap_comm *world, struct ap_mesh *m)
     for (int a = 0; a < AP_AXES; a++)
         AP_TRY(split(world, m, 1u << a, &m->axis[a]));
     AP_TRY(split(world, m, 1u << AP_AXIS_DATA | 1u << AP_AXIS_EXPERT, &m->batch));
-    return split(world, m, 1u << AP_AXIS_DATA | 1u << AP_AXIS_EXPERT | 1u << AP_AXIS_TENSOR, &m->stage);
+    AP_TRY(split(world, m, 1u << AP_AXIS_DATA | 1u << AP_AXIS_EXPERT | 1u << AP_AXIS_TENSOR, &m->stage));
+    AP_TRY(split(world, m, (1u << AP_AXES) - 1, &m->world));
+    int pipe = m->coord[AP_AXIS_PIPE], last = m->shape.size[AP_AXIS_PIPE] - 1;
+    int at_end = last > 0 && (pipe == 0 || pipe == last);
+    return ap_comm_split(world, at_end ? m->coord[AP_AXIS_TENSOR] : -1, ap_mesh_slot(&m->shape, m->coord), &m->ends);
 }
 
 ap_status ap_mesh_create(struct ap_comm *world, const struct ap_mesh_shape *s, const int *place,
@@ -120,5 +124,7 @@ void ap_mesh_destroy(struct ap_mesh *m)
         ap_comm_destroy(m->axis[a]);
     ap_comm_destroy(m->batch);
     ap_comm_destroy(m->stage);
+    ap_comm_destroy(m->ends);
+    ap_comm_destroy(m->world);
     free(m);
 }

@@ -19,6 +19,7 @@ struct held {
 struct ap_reducer {
     struct ap_reducer_options opt;
     size_t es;                  /* bytes of one element */
+    int64_t *leaf_begin;        /* [size + 1] */
     int64_t flat, lo, hi, next; /* own leaves, next leaf to begin */
     int open;                   /* buffer of the leaf between begin and end, -1: none */
     int finished;               /* the result of the last step stands in the buffers until the next leaf */
@@ -61,17 +62,14 @@ static ap_status plan_roots(struct ap_reducer *r)
     if (!r->root_first || !r->counts)
         return AP_ERR_NOMEM;
     for (int i = 0; i < size; i++) {
-        int64_t lo, hi;
-        ap_tree_leaves(r->opt.leaves, i, size, &lo, &hi);
-        r->root_first[i + 1] = r->root_first[i] + ap_tree_cover(r->opt.leaves, lo, hi, nodes);
+        r->root_first[i + 1] =
+            r->root_first[i] + ap_tree_cover(r->opt.leaves, r->leaf_begin[i], r->leaf_begin[i + 1], nodes);
     }
     r->roots = calloc((size_t)r->root_first[size], sizeof(*r->roots));
     if (!r->roots)
         return AP_ERR_NOMEM;
     for (int i = 0; i < size; i++) {
-        int64_t lo, hi;
-        ap_tree_leaves(r->opt.leaves, i, size, &lo, &hi);
-        int n = ap_tree_cover(r->opt.leaves, lo, hi, nodes);
+        int n = ap_tree_cover(r->opt.leaves, r->leaf_begin[i], r->leaf_begin[i + 1], nodes);
         memcpy(r->roots + r->root_first[i], nodes, (size_t)n * sizeof(*nodes));
     }
     return AP_OK;
@@ -123,6 +121,28 @@ static ap_status allocate(struct ap_reducer *r)
     return r->opt.comm->size > 1 ? plan_exchange(r) : AP_OK;
 }
 
+/* AP_ERR_BUG when the caller's distribution is none. */
+static ap_status take_leaves(struct ap_reducer *r)
+{
+    int size = r->opt.comm->size, rank = r->opt.comm->rank;
+    int64_t lo;
+    r->leaf_begin = calloc((size_t)size + 1, sizeof(*r->leaf_begin));
+    if (!r->leaf_begin)
+        return AP_ERR_NOMEM;
+    for (int i = 0; i < size; i++)
+        ap_tree_leaves(r->opt.leaves, i, size, &lo, &r->leaf_begin[i + 1]);
+    if (r->opt.leaf_begin)
+        memcpy(r->leaf_begin, r->opt.leaf_begin, ((size_t)size + 1) * sizeof(*r->leaf_begin));
+    for (int i = 0; i < size; i++)
+        if (r->leaf_begin[i + 1] <= r->leaf_begin[i])
+            return AP_ERR_BUG;
+    if (r->leaf_begin[0] != 0 || r->leaf_begin[size] != r->opt.leaves)
+        return AP_ERR_BUG;
+    r->lo = r->leaf_begin[rank];
+    r->hi = r->leaf_begin[rank + 1];
+    return AP_OK;
+}
+
 ap_status ap_reducer_create(const struct ap_reducer_options *opt, struct ap_reducer **r_p, struct ap_error *err)
 {
     int size = opt->comm->size;
@@ -142,8 +162,9 @@ ap_status ap_reducer_create(const struct ap_reducer_options *opt, struct ap_redu
     r->opt = *opt;
     r->es = ap_dtype_size(opt->dtype);
     r->flat = opt->map->begin[size];
-    ap_tree_leaves(opt->leaves, opt->comm->rank, size, &r->lo, &r->hi);
-    ap_status st = allocate(r);
+    ap_status st = take_leaves(r);
+    if (st == AP_OK)
+        st = allocate(r);
     if (st != AP_OK) {
         ap_error_set(err, st, "no memory for %d gradient buffers of %lld elements",
                      buffers_needed(opt->leaves, r->lo, r->hi), (long long)r->flat);
@@ -173,6 +194,7 @@ void ap_reducer_destroy(struct ap_reducer *r)
     free(r->counts);
     free(r->roots);
     free(r->root_first);
+    free(r->leaf_begin);
     free(r->buffers);
     free(r->busy);
     free(r);
@@ -187,6 +209,11 @@ void ap_reducer_leaves(const struct ap_reducer *r, int64_t *lo_p, int64_t *hi_p)
 int ap_reducer_buffers(const struct ap_reducer *r)
 {
     return r->buffer_count;
+}
+
+int64_t ap_reducer_bytes(const struct ap_reducer *r)
+{
+    return r->buffer_count * r->flat * (int64_t)r->es;
 }
 
 void ap_reducer_reset(struct ap_reducer *r)

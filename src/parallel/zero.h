@@ -24,6 +24,7 @@ struct ap_reducer_options {
     const struct ap_shard_map *map; /* borrowed; begin[size] elements in all */
     ap_dtype dtype;                 /* AP_F32 or AP_F64 */
     int64_t leaves;                 /* M >= ranks */
+    const int64_t *leaf_begin;      /* [ranks + 1], borrowed for the call: leaves of each rank, at least one; NULL: even */
     int64_t window;                 /* elements exchanged at once per rank and node; 0: chosen */
 };
 
@@ -36,6 +37,7 @@ void ap_reducer_destroy(struct ap_reducer *r); /* NULL is fine */
 void ap_reducer_leaves(const struct ap_reducer *r, int64_t *lo_p, int64_t *hi_p);
 /* Gradient buffers held, each of the size of the model. */
 int ap_reducer_buffers(const struct ap_reducer *r);
+int64_t ap_reducer_bytes(const struct ap_reducer *r); /* of all of them */
 /* Drop what a step that failed left behind. */
 void ap_reducer_reset(struct ap_reducer *r);
 /* Zeroed buffer [flat] for the gradient of the next own leaf; valid until end_leaf. */

@@ -74,11 +74,14 @@ enum ap_param_role {
     AP_PARAM_ROUTER,
     AP_PARAM_EXPERT
 };
+/* How tensor parallelism shares a matrix out: column-parallel maps by rows (outputs), row-parallel ones by columns. */
+enum ap_param_cut { AP_CUT_NONE, AP_CUT_ROWS, AP_CUT_COLS };
 struct ap_param_info {
     char name[160]; /* hub name */
     int ndim;
     int64_t shape[2];
     int role, layer, expert; /* layer -1, expert -1 where not applicable */
+    int cut;                 /* enum ap_param_cut */
     int decay;               /* weight decay applies (2-D tensors) */
 };
 /* Calls visit for every trained parameter in the canonical order (embedding, layers, norm, head, MTP); the

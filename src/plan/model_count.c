@@ -149,10 +149,11 @@ struct walk {
     int layer; /* -1 outside layers */
 };
 
-static ap_status emit(const struct walk *w, const char *name, enum ap_param_role role, int expert, int64_t rows,
-                      int64_t cols)
+/* expert: -1 outside routed experts; cols 0: a vector */
+static ap_status emit(const struct walk *w, const char *name, enum ap_param_role role, enum ap_param_cut cut,
+                      int expert, int64_t rows, int64_t cols)
 {
-    struct ap_param_info p = {.role = (int)role, .layer = w->layer, .expert = expert};
+    struct ap_param_info p = {.role = (int)role, .layer = w->layer, .expert = expert, .cut = (int)cut};
     if (w->layer >= 0)
         snprintf(p.name, sizeof p.name, "model.layers.%d.%s.weight", w->layer, name);
     else
@@ -164,14 +165,14 @@ static ap_status emit(const struct walk *w, const char *name, enum ap_param_role
     return w->visit(w->ctx, &p);
 }
 
-static ap_status matrix(const struct walk *w, const char *name, int64_t rows, int64_t cols)
+static ap_status matrix(const struct walk *w, const char *name, enum ap_param_cut cut, int64_t rows, int64_t cols)
 {
-    return emit(w, name, AP_PARAM_MATRIX, -1, rows, cols);
+    return emit(w, name, AP_PARAM_MATRIX, cut, -1, rows, cols);
 }
 
 static ap_status norm(const struct walk *w, const char *name, int64_t n)
 {
-    return emit(w, name, AP_PARAM_NORM, -1, n, 0);
+    return emit(w, name, AP_PARAM_NORM, AP_CUT_NONE, -1, n, 0);
 }
 
 static ap_status walk_attention(const struct walk *w)
@@ -179,16 +180,16 @@ static ap_status walk_attention(const struct walk *w)
     const struct ap_model_config *c = w->cfg;
     int64_t qd = c->heads * (c->nope_dim + c->rope_dim);
     if (c->q_lora_rank > 0) {
-        AP_TRY(matrix(w, "self_attn.q_a_proj", c->q_lora_rank, c->hidden_size));
+        AP_TRY(matrix(w, "self_attn.q_a_proj", AP_CUT_NONE, c->q_lora_rank, c->hidden_size));
         AP_TRY(norm(w, "self_attn.q_a_layernorm", c->q_lora_rank));
-        AP_TRY(matrix(w, "self_attn.q_b_proj", qd, c->q_lora_rank));
+        AP_TRY(matrix(w, "self_attn.q_b_proj", AP_CUT_ROWS, qd, c->q_lora_rank));
     } else {
-        AP_TRY(matrix(w, "self_attn.q_proj", qd, c->hidden_size));
+        AP_TRY(matrix(w, "self_attn.q_proj", AP_CUT_ROWS, qd, c->hidden_size));
     }
-    AP_TRY(matrix(w, "self_attn.kv_a_proj_with_mqa", c->kv_lora_rank + c->rope_dim, c->hidden_size));
+    AP_TRY(matrix(w, "self_attn.kv_a_proj_with_mqa", AP_CUT_NONE, c->kv_lora_rank + c->rope_dim, c->hidden_size));
     AP_TRY(norm(w, "self_attn.kv_a_layernorm", c->kv_lora_rank));
-    AP_TRY(matrix(w, "self_attn.kv_b_proj", c->heads * (c->nope_dim + c->v_dim), c->kv_lora_rank));
-    return matrix(w, "self_attn.o_proj", c->hidden_size, c->heads * c->v_dim);
+    AP_TRY(matrix(w, "self_attn.kv_b_proj", AP_CUT_ROWS, c->heads * (c->nope_dim + c->v_dim), c->kv_lora_rank));
+    return matrix(w, "self_attn.o_proj", AP_CUT_COLS, c->hidden_size, c->heads * c->v_dim);
 }
 
 static ap_status walk_mlp(const struct walk *w, const char *prefix, int64_t width)
@@ -196,11 +197,11 @@ static ap_status walk_mlp(const struct walk *w, const char *prefix, int64_t widt
     char name[64];
     int64_t h = w->cfg->hidden_size;
     snprintf(name, sizeof name, "%s.gate_proj", prefix);
-    AP_TRY(matrix(w, name, width, h));
+    AP_TRY(matrix(w, name, AP_CUT_ROWS, width, h));
     snprintf(name, sizeof name, "%s.up_proj", prefix);
-    AP_TRY(matrix(w, name, width, h));
+    AP_TRY(matrix(w, name, AP_CUT_ROWS, width, h));
     snprintf(name, sizeof name, "%s.down_proj", prefix);
-    return matrix(w, name, h, width);
+    return matrix(w, name, AP_CUT_COLS, h, width);
 }
 
 static ap_status walk_moe(const struct walk *w)
@@ -208,16 +209,16 @@ static ap_status walk_moe(const struct walk *w)
     const struct ap_model_config *c = w->cfg;
     int64_t h = c->hidden_size, width = c->moe_intermediate_size;
     char name[64];
-    AP_TRY(emit(w, "mlp.gate", AP_PARAM_ROUTER, -1, c->routed_experts, h));
+    AP_TRY(emit(w, "mlp.gate", AP_PARAM_ROUTER, AP_CUT_NONE, -1, c->routed_experts, h));
     for (int e = 0; e < (int)c->routed_experts; e++) {
         snprintf(name, sizeof name, "mlp.experts.%d.gate_proj", e);
-        AP_TRY(emit(w, name, AP_PARAM_EXPERT, e, width, h));
+        AP_TRY(emit(w, name, AP_PARAM_EXPERT, AP_CUT_ROWS, e, width, h));
         snprintf(name, sizeof name, "mlp.experts.%d.up_proj", e);
-        AP_TRY(emit(w, name, AP_PARAM_EXPERT, e, width, h));
+        AP_TRY(emit(w, name, AP_PARAM_EXPERT, AP_CUT_ROWS, e, width, h));
     }
     for (int e = 0; e < (int)c->routed_experts; e++) {
         snprintf(name, sizeof name, "mlp.experts.%d.down_proj", e);
-        AP_TRY(emit(w, name, AP_PARAM_EXPERT, e, h, width));
+        AP_TRY(emit(w, name, AP_PARAM_EXPERT, AP_CUT_COLS, e, h, width));
     }
     if (c->shared_experts == 0)
         return AP_OK;
@@ -240,17 +241,17 @@ ap_status ap_model_visit_params(const struct ap_model_config *cfg,
 {
     struct walk w = {cfg, visit, ctx, -1};
     int64_t h = cfg->hidden_size;
-    AP_TRY(emit(&w, "model.embed_tokens", AP_PARAM_EMBEDDING, -1, cfg->vocab_size, h));
+    AP_TRY(emit(&w, "model.embed_tokens", AP_PARAM_EMBEDDING, AP_CUT_ROWS, -1, cfg->vocab_size, h));
     for (w.layer = 0; w.layer < cfg->layers; w.layer++)
         AP_TRY(walk_block(&w));
     w.layer = -1;
     AP_TRY(norm(&w, "model.norm", h));
-    AP_TRY(emit(&w, "lm_head", AP_PARAM_HEAD, -1, cfg->vocab_size, h));
+    AP_TRY(emit(&w, "lm_head", AP_PARAM_HEAD, AP_CUT_ROWS, -1, cfg->vocab_size, h));
     for (int64_t l = cfg->layers; l < cfg->layers + cfg->mtp_depth; l++) {
         w.layer = (int)l;
         AP_TRY(norm(&w, "enorm", h));
         AP_TRY(norm(&w, "hnorm", h));
-        AP_TRY(matrix(&w, "eh_proj", h, 2 * h));
+        AP_TRY(matrix(&w, "eh_proj", AP_CUT_NONE, h, 2 * h));
         AP_TRY(walk_block(&w));
         AP_TRY(norm(&w, "shared_head.norm", h));
     }

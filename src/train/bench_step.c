@@ -8,11 +8,10 @@
 
 #include "base/clock.h"
 #include "base/rng.h"
-#include "model/model.h"
 #include "train/bench_step.h"
 #include "train/environment.h"
-#include "train/optimizer.h"
 #include "train/peak.h"
+#include "train/runner.h"
 
 #define WARM_UP 1
 
@@ -21,15 +20,16 @@ struct bench {
     const struct ap_job *job;
     struct ap_pool *pool;
     struct ap_backend *be;
-    struct ap_model *model;
-    struct ap_optimizer *optim;
-    struct ap_reducer *reducer;
+    struct ap_mesh *mesh;
+    struct ap_stage *stage;
+    struct ap_runner *runner;
     struct ap_record record;
     struct ap_tracing tracing;
     struct ap_replay *replay;
-    int32_t *tokens, *targets, *first, *positions; /* one micro-batch */
-    double *bias, *times;                          /* times: [3][repeats] step, replay, compute */
-    int64_t lo, hi, leaves, updates;
+    struct ap_batches batches;
+    struct ap_leaf_result *results; /* [own micro-batches] */
+    double *bias, *times;           /* times: [3][repeats] step, replay, compute */
+    int64_t updates;
     ap_tensor bias_t;
 };
 
@@ -47,86 +47,72 @@ static void spread(double *v, int n, double *median, double *least, double *most
     *most = v[n - 1];
 }
 
-static ap_status make_batch(struct bench *b)
+/* The same random tokens in every micro-batch. */
+static ap_status make_batches(struct bench *b)
 {
-    int64_t T = b->job->data.seq_len, n = b->job->batch.micro_sequences * T;
-    b->tokens = calloc((size_t)n, 4);
-    b->targets = calloc((size_t)n, 4);
-    b->first = calloc((size_t)n, 4);
-    b->positions = calloc((size_t)n, 4);
-    b->times = calloc(3 * (size_t)b->opt->repeats, sizeof *b->times);
-    if (!b->tokens || !b->targets || !b->first || !b->positions || !b->times)
-        return AP_ERR_NOMEM;
+    int64_t T = b->job->data.seq_len, B = b->job->batch.micro_sequences, n = B * T, own = b->stage->hi - b->stage->lo;
     uint64_t V = (uint64_t)b->job->model.cfg.vocab_size;
-    for (int64_t i = 0; i < n; i++) {
-        b->tokens[i] = (int32_t)(ap_rng_u64(b->job->seed, AP_RNG_TEST, (uint64_t)i) % V);
-        b->targets[i] = (int32_t)(ap_rng_u64(b->job->seed, AP_RNG_TEST, (uint64_t)(i + n)) % V);
-        b->positions[i] = (int32_t)(i % T);
-    }
+    AP_TRY(ap_batches_create(own, B, T, &b->batches));
+    b->results = calloc((size_t)own, sizeof *b->results);
+    b->times = calloc(3 * (size_t)b->opt->repeats, sizeof *b->times);
+    if (!b->results || !b->times)
+        return AP_ERR_NOMEM;
+    for (int64_t k = 0; k < own; k++)
+        for (int64_t i = 0; i < n; i++) {
+            struct ap_sample s = ap_batches_row(&b->batches, k, i / T);
+            s.tokens[i % T] = (int32_t)(ap_rng_u64(b->job->seed, AP_RNG_TEST, (uint64_t)i) % V);
+            s.targets[i % T] = (int32_t)(ap_rng_u64(b->job->seed, AP_RNG_TEST, (uint64_t)(i + n)) % V);
+            s.positions[i % T] = (int32_t)(i % T);
+            s.first[i % T] = 0;
+        }
     return AP_OK;
 }
 
 static ap_status make_state(struct bench *b, struct ap_error *err)
 {
-    const struct ap_params *p = ap_model_params(b->model);
-    ap_dtype dt = (ap_dtype)b->job->dtype;
-    struct ap_optimizer_options oo = {b->be, b->opt->comm, p, dt};
-    AP_TRY(ap_optimizer_create(&oo, &b->optim, err));
-    float *w = calloc((size_t)p->flat, sizeof *w);
-    b->bias = calloc((size_t)p->routers + 1, sizeof *b->bias);
-    if (!w || !b->bias) {
-        free(w);
+    const struct ap_job *job = b->job;
+    struct ap_mesh_shape shape;
+    AP_TRY(ap_stage_shape(job, b->opt->comm->size, &shape, err));
+    AP_TRY(ap_mesh_create(b->opt->comm, &shape, NULL, &b->mesh, err));
+    struct ap_stage_options so = {.backend = b->be,
+                                  .mesh = b->mesh,
+                                  .cfg = &job->model.cfg,
+                                  .leaves = job->batch.global_sequences / job->batch.micro_sequences,
+                                  .micro_sequences = job->batch.micro_sequences,
+                                  .seq_len = job->data.seq_len,
+                                  .dtype = (ap_dtype)job->dtype,
+                                  .recompute = b->opt->recompute || job->recompute};
+    AP_TRY(ap_stage_create(&so, &b->stage, err));
+    AP_TRY(ap_runner_create(b->stage, &b->runner, err));
+    int64_t routers = b->stage->params->routers;
+    b->bias = calloc((size_t)routers + 1, sizeof *b->bias);
+    if (!b->bias)
         return AP_ERR_NOMEM;
-    }
-    b->bias_t = ap_tensor_1d(b->bias, ap_dtype_full(dt), p->routers);
-    ap_params_init(p, &b->job->model.cfg, b->job->seed, w);
-    ap_status st = ap_optimizer_set_weights(b->optim, w);
-    free(w);
-    AP_TRY(st);
-    struct ap_reducer_options ro = {b->be, b->opt->comm, ap_optimizer_map(b->optim), ap_dtype_full(dt), b->leaves, 0};
-    AP_TRY(ap_reducer_create(&ro, &b->reducer, err));
-    ap_reducer_leaves(b->reducer, &b->lo, &b->hi);
-    return AP_OK;
+    b->bias_t = ap_tensor_1d(b->bias, ap_dtype_full(so.dtype), routers);
+    return ap_stage_init_weights(b->stage, &job->model.cfg, job->seed);
 }
 
 static ap_status setup(struct bench *b, struct ap_error *err)
 {
     const struct ap_job *job = b->job;
     int threads = b->opt->threads > 0 ? b->opt->threads : ap_environment_threads(b->opt->comm->size);
-    b->leaves = job->batch.global_sequences / job->batch.micro_sequences;
     AP_TRY(ap_tracing_open(&b->tracing, &b->opt->trace, b->opt->comm, threads, err));
     AP_TRY(ap_pool_create(threads, &b->pool, err));
     AP_TRY(ap_backend_open(b->opt->backend ? b->opt->backend : job->backend, 0, b->pool, &b->be, err));
     if (!b->be->vt->is_host)
         return ap_error_set(err, AP_ERR_UNSUPPORTED, "bench step measures host backends; for a GPU see bench/gpu");
-    struct ap_model_options mo = {.micro_sequences = job->batch.micro_sequences,
-                                  .seq_len = job->data.seq_len,
-                                  .dtype = (ap_dtype)job->dtype,
-                                  .recompute = b->opt->recompute || job->recompute};
-    AP_TRY(ap_model_create(b->be, &job->model.cfg, &mo, &b->model, err));
-    AP_TRY(make_batch(b));
-    return make_state(b, err);
+    AP_TRY(make_state(b, err));
+    return make_batches(b);
 }
 
-static ap_status leaves(struct bench *b)
+static ap_status compute(struct bench *b)
 {
     const struct ap_job *job = b->job;
     double n = (double)(job->batch.global_sequences * job->data.seq_len);
     struct ap_loss_weights lw = {.ce = 1.0 / n,
                                  .mtp = job->model.cfg.mtp_depth ? job->loss.mtp_weight / n : 0,
                                  .seq_balance = job->loss.seq_balance / (double)job->batch.global_sequences};
-    struct ap_batch batch = {b->tokens, b->targets, b->first, b->positions};
-    struct ap_model_result r;
-    for (int64_t i = b->lo; i < b->hi; i++) {
-        ap_tensor grads;
-        double begin = ap_trace_begin(b->be->trace);
-        AP_TRY(ap_reducer_begin_leaf(b->reducer, &grads));
-        AP_TRY(ap_model_step(b->model, ap_optimizer_weights(b->optim), grads, b->bias_t, &batch, &lw, &r, NULL));
-        AP_TRY(ap_reducer_end_leaf(b->reducer));
-        ap_trace_end(b->be->trace, "step", "micro-batch", "micro_batch", i, begin);
-        ap_trace_relieve(b->be->trace);
-    }
-    return AP_OK;
+    return ap_runner_train(b->runner, &b->batches, &lw, b->bias_t, b->results, NULL);
 }
 
 /* A step as the trainer makes it, without loader and files. */
@@ -135,17 +121,16 @@ static ap_status step(struct bench *b, double *seconds_p, double *compute_p)
     const struct ap_job *job = b->job;
     AP_TRY(ap_comm_barrier(b->opt->comm));
     double begin = ap_clock_monotonic(), norm;
-    ap_tensor grad;
-    AP_TRY(leaves(b));
+    AP_TRY(compute(b));
     *compute_p = ap_clock_monotonic() - begin;
     struct ap_trace *trace = b->be->trace;
-    AP_TRACE_TRY(trace, "step", "gradient reduction", NULL, 0, ap_reducer_finish(b->reducer, &grad));
-    AP_TRACE_TRY(trace, "step", "gradient norm", NULL, 0, ap_optimizer_norm(b->optim, grad, &norm));
+    AP_TRACE_TRY(trace, "step", "gradient reduction", NULL, 0, ap_stage_reduce(b->stage));
+    AP_TRACE_TRY(trace, "step", "gradient norm", NULL, 0, ap_stage_norm(b->stage, &norm));
     struct ap_optimizer_hyper h = {job->optim.lr,           job->optim.beta1, job->optim.beta2, job->optim.eps,
                                    job->optim.weight_decay, job->optim.clip,  ++b->updates};
     AP_TRACE_TRY(trace, "step", "optimizer", NULL, 0,
-                 ap_optimizer_update(b->optim, &h, grad, ap_optimizer_clip_scale(norm, h.clip)));
-    ap_optimizer_flip(b->optim);
+                 ap_stage_update(b->stage, &h, ap_optimizer_clip_scale(norm, h.clip)));
+    ap_stage_flip(b->stage);
     AP_TRY(ap_comm_barrier(b->opt->comm));
     *seconds_p = ap_clock_monotonic() - begin;
     return AP_OK;
@@ -245,7 +230,7 @@ static ap_status run(struct bench *b, struct ap_bench_step_result *res, struct a
     res->threads = ap_pool_threads(b->pool);
     res->tokens = job->batch.global_sequences * job->data.seq_len;
     res->model_flops = (double)res->tokens * ap_model_train_flops_per_token(&job->model.cfg, job->data.seq_len);
-    res->activation_bytes = ap_model_memory(b->model);
+    res->activation_bytes = ap_model_memory(b->stage->model);
     res->peak_bytes = ap_environment_memory();
     return AP_OK;
 }
@@ -265,15 +250,13 @@ ap_status ap_bench_step(const struct ap_bench_step_options *opt, struct ap_bench
     ap_tracing_close(&b.tracing, st == AP_OK);
     ap_replay_destroy(b.replay);
     ap_record_free(&b.record);
-    ap_reducer_destroy(b.reducer);
-    ap_optimizer_destroy(b.optim);
-    ap_model_destroy(b.model);
+    ap_runner_destroy(b.runner);
+    ap_stage_destroy(b.stage);
+    ap_mesh_destroy(b.mesh);
+    ap_batches_free(&b.batches);
     ap_backend_close(b.be);
     ap_pool_destroy(b.pool);
-    free(b.tokens);
-    free(b.targets);
-    free(b.first);
-    free(b.positions);
+    free(b.results);
     free(b.bias);
     free(b.times);
     if (st == AP_OK)

@@ -4,16 +4,9 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include "parallel/tree.h"
 #include "train/batches.h"
 #include "train/evaluate.h"
-
-struct sum {
-    double loss;
-    int64_t tokens;
-};
 
 /* Evenly over all windows, so that a part of the data speaks for every source in it. */
 static int64_t spread(int64_t sample, int64_t sequences, int64_t have)
@@ -35,19 +28,27 @@ static ap_status fetch(const struct ap_evaluate_args *a, int64_t sequences, int6
     return AP_OK;
 }
 
-static ap_status own_leaves(const struct ap_evaluate_args *a, int64_t sequences, int64_t lo, int64_t hi,
-                            struct sum *sums)
+/* The ranks of an expert group work in step: who has fewer micro-batches than another goes on with empty ones. */
+static int64_t rounds_of(const struct ap_results *r)
+{
+    int64_t most = r->hi - r->lo;
+    for (int i = 0; r->mesh->shape.size[AP_AXIS_EXPERT] > 1 && i < r->mesh->batch->size; i++)
+        if (r->leaf_begin[i + 1] - r->leaf_begin[i] > most)
+            most = r->leaf_begin[i + 1] - r->leaf_begin[i];
+    return most;
+}
+
+static ap_status own_leaves(const struct ap_evaluate_args *a, int64_t sequences, struct ap_results *r)
 {
     struct ap_batches b = {0};
+    struct ap_leaf_result unused;
+    int64_t rounds = rounds_of(r), own = r->hi - r->lo;
     ap_status st = ap_batches_create(1, a->micro_sequences, a->seq_len, &b);
-    for (int64_t leaf = lo; st == AP_OK && leaf < hi; leaf++) {
-        struct ap_model_result r = {0};
-        struct ap_loss_weights none = {0};
+    for (int64_t i = 0; st == AP_OK && i < rounds; i++) {
         struct ap_batch batch = ap_batches_get(&b, 0);
-        st = fetch(a, sequences, leaf, &b);
+        st = fetch(a, sequences, i < own ? r->lo + i : r->leaves, &b);
         if (st == AP_OK)
-            st = ap_model_step(a->model, a->weights, (ap_tensor){0}, a->router_bias, &batch, &none, &r, NULL);
-        sums[leaf] = (struct sum){r.ce_sum, r.ce_tokens};
+            st = a->loss(a->ctx, &batch, i < own ? &r->own[i] : &unused);
     }
     ap_batches_free(&b);
     return st;
@@ -55,34 +56,29 @@ static ap_status own_leaves(const struct ap_evaluate_args *a, int64_t sequences,
 
 ap_status ap_evaluate(const struct ap_evaluate_args *a, struct ap_evaluate_result *r_p, struct ap_error *err)
 {
-    struct ap_comm *c = a->comm;
+    struct ap_comm *c = a->mesh->world;
+    struct ap_results r = {0};
     int64_t have = ap_data_windows(a->data), sequences = a->sequences < have ? a->sequences : have;
-    int64_t leaves = (sequences + a->micro_sequences - 1) / a->micro_sequences, lo = 0, hi = 0;
+    int64_t leaves = (sequences + a->micro_sequences - 1) / a->micro_sequences;
     if (sequences <= 0)
         return ap_error_set(err, AP_ERR_INPUT, "the validation data hold no window of %lld tokens",
                             (long long)a->seq_len);
-    ap_tree_leaves(leaves, c->rank, c->size, &lo, &hi);
-    struct sum *sums = calloc((size_t)leaves, sizeof(*sums));
-    int64_t *bytes = calloc((size_t)c->size, sizeof(*bytes));
-    ap_status st = sums && bytes ? own_leaves(a, sequences, lo, hi, sums) : AP_ERR_NOMEM;
+    AP_TRY(ap_comm_agree(c, ap_results_create(a->mesh, leaves, NULL, &r), NULL, err));
+    ap_status st = own_leaves(a, sequences, &r);
     if (st != AP_OK)
         ap_error_set(err, st, "evaluation failed on rank %d: %s", c->rank, ap_status_name(st));
-    st = ap_comm_agree(c, st, NULL, err);
-    for (int r = 0; st == AP_OK && r < c->size; r++) {
-        int64_t first, last;
-        ap_tree_leaves(leaves, r, c->size, &first, &last);
-        bytes[r] = (last - first) * (int64_t)sizeof(*sums);
-    }
+    if (st == AP_OK || a->mesh->batch->size == c->size) /* else the others wait inside a micro-batch */
+        st = ap_comm_agree(c, st, NULL, err);
     if (st == AP_OK)
-        st = ap_comm_allgatherv(c, sums + lo, bytes, sums);
-    struct sum all = {0};
+        st = ap_results_gather(&r);
+    struct ap_evaluate_result sum = {.sequences = sequences};
     for (int64_t i = 0; st == AP_OK && i < leaves; i++) {
-        all.loss += sums[i].loss;
-        all.tokens += sums[i].tokens;
+        sum.loss += r.all[i].ce;
+        sum.tokens += r.all[i].ce_tokens;
     }
+    sum.loss = sum.tokens > 0 ? sum.loss / (double)sum.tokens : NAN;
+    ap_results_free(&r);
     if (st == AP_OK)
-        *r_p = (struct ap_evaluate_result){all.tokens > 0 ? all.loss / (double)all.tokens : NAN, all.tokens, sequences};
-    free(sums);
-    free(bytes);
+        *r_p = sum;
     return st;
 }

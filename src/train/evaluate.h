@@ -5,14 +5,16 @@
 #define AP_TRAIN_EVALUATE_H
 
 #include "model/model.h"
-#include "parallel/comm.h"
 #include "train/data.h"
+#include "train/results.h"
 
 struct ap_evaluate_args {
-    struct ap_model *model; /* borrowed; of micro_sequences x seq_len */
-    ap_tensor weights, router_bias;
+    /* Losses of one micro-batch of micro_sequences x seq_len; collective over the ranks that share it, and over the
+     * expert group. */
+    ap_status (*loss)(void *ctx, const struct ap_batch *batch, struct ap_leaf_result *result);
+    void *ctx;
+    struct ap_mesh *mesh;
     const struct ap_data *data; /* opened without shuffle */
-    struct ap_comm *comm;
     int64_t micro_sequences, seq_len;
     int64_t sequences; /* windows wanted, evenly spaced over the data; the file may hold fewer */
 };

@@ -529,7 +529,7 @@ ap_status ap_golden_check(const char *dir, struct ap_backend *be, ap_dtype dtype
     memset(report, 0, sizeof *report);
     struct ap_params *params = NULL;
     ap_status st = open_files(&G);
-    if (st == AP_OK && (st = ap_params_create(&G.cfg, &params)) != AP_OK)
+    if (st == AP_OK && (st = ap_params_create(&G.cfg, NULL, &params)) != AP_OK)
         ap_error_set(err, st, "%s: the parameter list could not be made", dir);
     G.params = params;
     if (st == AP_OK && (st = allocate(&G, params)) != AP_OK)

@@ -15,6 +15,10 @@ src_train_libap_train_la_SOURCES += \
   src/train/environment.c src/train/environment.h \
   src/train/evaluate.c src/train/evaluate.h \
   src/train/optimizer.c src/train/optimizer.h \
+  src/train/results.c src/train/results.h \
+  src/train/runner.c src/train/runner.h \
+  src/train/stage.c src/train/stage.h \
+  src/train/weights_hash.c src/train/weights_hash.h \
   src/train/peak.c src/train/peak.h \
   src/train/router_bias.c src/train/router_bias.h \
   src/train/schedule.c src/train/schedule.h \

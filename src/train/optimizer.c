@@ -17,10 +17,12 @@ struct ap_optimizer {
     ap_dtype full;                   /* type of state and gradients */
     size_t es;                       /* bytes of one of its elements */
     struct ap_shard_map map;         /* begin owned */
-    int64_t begin, end;              /* own shard, flat elements */
+    int64_t base, flat;              /* of the group: its first element in params' flat space, its elements */
+    int64_t begin, end;              /* own shard, flat elements of the group */
     int64_t chunk_first, chunk_last; /* own chunks */
     int64_t *sum_bytes;              /* [ranks] bytes of chunk sums of each rank */
-    double *sums;                    /* host [chunk_count] */
+    double *sums;                    /* host [chunk_count], of the group */
+    int64_t chunk_count;
     void *sums_dev;                  /* backend f64 [own chunks] */
     struct ap_gatherer *gatherer;
     struct ap_adamw_segment *segments; /* of the own shard, which begins at element 0 of them */
@@ -36,20 +38,24 @@ struct ap_optimizer {
 static ap_status make_map(struct ap_optimizer *o)
 {
     const struct ap_params *p = o->opt.params;
+    const struct ap_param_region *region = &p->region[o->opt.group];
     int size = o->opt.comm->size;
+    o->base = region->begin;
+    o->flat = region->end - region->begin;
     o->map.size = size;
     o->map.begin = calloc((size_t)size + 1, sizeof(*o->map.begin));
     o->sum_bytes = calloc((size_t)size, sizeof(*o->sum_bytes));
-    o->sums = calloc((size_t)p->chunk_count + 1, sizeof(*o->sums));
+    o->chunk_count = region->chunk_end - region->chunk_first;
+    o->sums = calloc((size_t)o->chunk_count + 1, sizeof(*o->sums));
     if (!o->map.begin || !o->sum_bytes || !o->sums)
         return AP_ERR_NOMEM;
-    int64_t covered = 0, chunks = 0;
+    int64_t covered = region->begin, chunks = region->chunk_first;
     for (int r = 0; r < size; r++) {
         int64_t first, last, begin, end;
-        ap_params_shard(p, r, size, &first, &last, &begin, &end);
+        ap_params_shard(p, o->opt.group, r, size, &first, &last, &begin, &end);
         if (begin != covered || first != chunks || end < begin)
             return AP_ERR_BUG;
-        o->map.begin[r] = begin;
+        o->map.begin[r] = begin - o->base;
         o->sum_bytes[r] = (last - first) * (int64_t)sizeof(double);
         covered = end;
         chunks = last;
@@ -58,8 +64,8 @@ static ap_status make_map(struct ap_optimizer *o)
             o->chunk_last = last;
         }
     }
-    o->map.begin[size] = p->flat;
-    if (covered != p->flat || chunks != p->chunk_count)
+    o->map.begin[size] = o->flat;
+    if (covered != region->end || chunks != region->chunk_end)
         return AP_ERR_BUG;
     o->begin = o->map.begin[o->opt.comm->rank];
     o->end = o->map.begin[o->opt.comm->rank + 1];
@@ -77,7 +83,7 @@ static ap_status make_segments(struct ap_optimizer *o)
         const struct ap_param_chunk *k = &p->chunks[c];
         int decay = p->list[k->param].info.decay;
         struct ap_adamw_segment *last = o->segment_count > 0 ? &o->segments[o->segment_count - 1] : NULL;
-        int64_t at = k->offset - o->begin;
+        int64_t at = k->offset - o->base - o->begin;
         if (last && last->decay == decay)
             last->count = at + k->count - last->begin;
         else
@@ -96,7 +102,7 @@ static ap_status alloc_zero(struct ap_optimizer *o, size_t bytes, void **mem_p)
 static ap_status make_memory(struct ap_optimizer *o)
 {
     size_t shard = (size_t)(o->end - o->begin) * o->es;
-    size_t flat = (size_t)o->opt.params->flat;
+    size_t flat = (size_t)o->flat;
     o->w_begin = o->full != o->opt.dtype ? o->begin : 0;
     for (int i = 0; i < 2; i++) {
         AP_TRY(alloc_zero(o, o->full != o->opt.dtype ? shard : flat * o->es, &o->w[i]));
@@ -126,7 +132,7 @@ ap_status ap_optimizer_create(const struct ap_optimizer_options *opt, struct ap_
     if (st == AP_OK)
         st = ap_gatherer_create(opt->backend, opt->comm, &o->map, opt->dtype, &o->gatherer);
     if (st != AP_OK) {
-        ap_error_set(err, st, "no memory for the optimizer: %lld parameters, %d ranks", (long long)opt->params->flat,
+        ap_error_set(err, st, "no memory for the optimizer: %lld parameters, %d ranks", (long long)o->flat,
                      opt->comm->size);
         ap_optimizer_destroy(o);
         return st;
@@ -161,7 +167,7 @@ const struct ap_shard_map *ap_optimizer_map(const struct ap_optimizer *o)
 /* What the model reads. */
 static ap_tensor model_weights(const struct ap_optimizer *o, int copy)
 {
-    return ap_tensor_1d(o->copy[copy] ? o->copy[copy] : o->w[copy], o->opt.dtype, o->opt.params->flat);
+    return ap_tensor_1d(o->copy[copy] ? o->copy[copy] : o->w[copy], o->opt.dtype, o->flat);
 }
 
 ap_tensor ap_optimizer_weights(const struct ap_optimizer *o)
@@ -172,7 +178,7 @@ ap_tensor ap_optimizer_weights(const struct ap_optimizer *o)
 ap_status ap_optimizer_set_weights(struct ap_optimizer *o, const float *host)
 {
     struct ap_backend *be = o->opt.backend;
-    int64_t n = o->opt.params->flat;
+    int64_t n = o->flat;
     size_t shard = (size_t)(o->end - o->begin) * o->es;
     AP_TRY(be->vt->fill_zero(be->stream, o->m[o->now], shard));
     AP_TRY(be->vt->fill_zero(be->stream, o->v[o->now], shard));
@@ -191,7 +197,7 @@ ap_status ap_optimizer_set_weights(struct ap_optimizer *o, const float *host)
     return st != AP_OK ? st : sync;
 }
 
-ap_status ap_optimizer_norm(struct ap_optimizer *o, ap_tensor shard_grad, double *norm_p)
+ap_status ap_optimizer_sumsq(struct ap_optimizer *o, ap_tensor shard_grad, double *sum_p)
 {
     struct ap_backend *be = o->opt.backend;
     const struct ap_params *p = o->opt.params;
@@ -200,22 +206,23 @@ ap_status ap_optimizer_norm(struct ap_optimizer *o, ap_tensor shard_grad, double
     for (int64_t c = o->chunk_first; st == AP_OK && c < o->chunk_last; c++) {
         const struct ap_param_chunk *k = &p->chunks[c];
         struct ap_sumsq_args a = {
-            .x = ap_tensor_1d(g + (size_t)(k->offset - o->begin) * o->es, o->full, k->count),
+            .x = ap_tensor_1d(g + (size_t)(k->offset - o->base - o->begin) * o->es, o->full, k->count),
             .out = ap_tensor_1d((double *)o->sums_dev + (c - o->chunk_first), AP_F64, 1),
         };
         st = be->ops.sumsq(be->stream, &a);
     }
     size_t own = (size_t)(o->chunk_last - o->chunk_first) * sizeof(double);
+    double *sums = o->sums + (o->chunk_first - p->region[o->opt.group].chunk_first);
     if (st == AP_OK)
-        st = be->vt->copy(be->stream, o->sums + o->chunk_first, o->sums_dev, own);
+        st = be->vt->copy(be->stream, sums, o->sums_dev, own);
     if (st == AP_OK)
         st = be->vt->stream_sync(be->stream);
     AP_TRY(ap_comm_agree(o->opt.comm, st, NULL, NULL));
-    AP_TRY(ap_comm_allgatherv(o->opt.comm, o->sums + o->chunk_first, o->sum_bytes, o->sums));
+    AP_TRY(ap_comm_allgatherv(o->opt.comm, sums, o->sum_bytes, o->sums));
     double sum = 0;
-    for (int64_t c = 0; c < p->chunk_count; c++)
+    for (int64_t c = 0; c < o->chunk_count; c++)
         sum += o->sums[c];
-    *norm_p = sqrt(sum);
+    *sum_p = sum;
     return AP_OK;
 }
 
@@ -285,7 +292,7 @@ void ap_optimizer_flip(struct ap_optimizer *o)
 static ap_status host_views(struct ap_optimizer *o, int all, uint8_t *view[3], int64_t *w_begin_p)
 {
     struct ap_backend *be = o->opt.backend;
-    size_t flat = (size_t)o->opt.params->flat * o->es, shard = (size_t)(o->end - o->begin) * o->es;
+    size_t flat = (size_t)o->flat * o->es, shard = (size_t)(o->end - o->begin) * o->es;
     void *mem[3] = {o->w[o->now], o->m[o->now], o->v[o->now]};
     size_t bytes[3] = {o->copy[0] ? shard : flat, shard, shard};
     int staged = !be->vt->is_host;
@@ -308,19 +315,20 @@ ap_status ap_optimizer_named(struct ap_optimizer *o, int all_weights, struct ap_
 {
     const struct ap_params *p = o->opt.params;
     uint8_t *view[3];
-    int64_t at, begin = all_weights ? 0 : o->begin, end = all_weights ? p->flat : o->end;
+    int64_t at, base = o->base, begin = all_weights ? 0 : o->begin, end = all_weights ? o->flat : o->end;
     ap_status st = host_views(o, all_weights, view, &at);
     if (st != AP_OK)
         return ap_error_set(err, st, "no host memory for the state");
-    AP_TRY(ap_params_named(p, "param", o->full, view[0] + (size_t)(begin - at) * o->es, begin, end, set, err));
-    AP_TRY(ap_params_named(p, "adam.m", o->full, view[1], o->begin, o->end, set, err));
-    return ap_params_named(p, "adam.v", o->full, view[2], o->begin, o->end, set, err);
+    AP_TRY(ap_params_named(p, "param", o->full, view[0] + (size_t)(begin - at) * o->es, base + begin, base + end, set,
+                           err));
+    AP_TRY(ap_params_named(p, "adam.m", o->full, view[1], base + o->begin, base + o->end, set, err));
+    return ap_params_named(p, "adam.v", o->full, view[2], base + o->begin, base + o->end, set, err);
 }
 
 ap_status ap_optimizer_loaded(struct ap_optimizer *o)
 {
     struct ap_backend *be = o->opt.backend;
-    size_t flat = (size_t)o->opt.params->flat * o->es, shard = (size_t)(o->end - o->begin) * o->es;
+    size_t flat = (size_t)o->flat * o->es, shard = (size_t)(o->end - o->begin) * o->es;
     if (be->vt->is_host && !o->copy[0])
         return AP_OK;
     if (!o->host)
@@ -342,7 +350,7 @@ ap_status ap_optimizer_host_weights(struct ap_optimizer *o, const void **host_p)
 {
     struct ap_backend *be = o->opt.backend;
     ap_tensor w = model_weights(o, o->now);
-    size_t flat = (size_t)o->opt.params->flat * o->es, shard = (size_t)(o->end - o->begin) * o->es;
+    size_t flat = (size_t)o->flat * o->es, shard = (size_t)(o->end - o->begin) * o->es;
     if (be->vt->is_host) {
         *host_p = w.data;
         return AP_OK;
@@ -351,7 +359,7 @@ ap_status ap_optimizer_host_weights(struct ap_optimizer *o, const void **host_p)
         o->host = calloc(1, flat + 2 * shard); /* the gaps between tensors stay zero */
     if (!o->host)
         return AP_ERR_NOMEM;
-    AP_TRY(be->vt->copy(be->stream, o->host, w.data, (size_t)o->opt.params->flat * ap_dtype_size(w.dtype)));
+    AP_TRY(be->vt->copy(be->stream, o->host, w.data, (size_t)o->flat * ap_dtype_size(w.dtype)));
     *host_p = o->host;
     return be->vt->stream_sync(be->stream);
 }

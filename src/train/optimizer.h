@@ -2,7 +2,10 @@
  * AdamW with ZeRO-1 shards and shadow buffers. Two copies of everything: `now` is the committed state, the
  * other one takes the next. A bf16 model reads a bf16 copy that AdamW writes in the same pass; then the f32 weights
  * (masters) are sharded like the moments, and the copy is what the ranks gather. An update writes the shadow only;
- * after the ranks agreed, flip makes it the state. A step that fails anywhere leaves the committed state whole. */
+ * after the ranks agreed, flip makes it the state. A step that fails anywhere leaves the committed state whole.
+ *
+ * One optimizer serves one group of parameters (model/params.h): "flat elements" are those of the group's region, from 0,
+ * and the communicator has the ranks that hold the same slices. */
 #ifndef AP_TRAIN_OPTIMIZER_H
 #define AP_TRAIN_OPTIMIZER_H
 
@@ -14,6 +17,7 @@ struct ap_optimizer_options {
     struct ap_backend *backend;     /* borrowed */
     struct ap_comm *comm;           /* borrowed */
     const struct ap_params *params; /* borrowed */
+    int group;                      /* enum ap_param_group */
     ap_dtype dtype; /* of the model: AP_F32, AP_F64 or AP_BF16; state and gradients: ap_dtype_full of it */
 };
 
@@ -35,9 +39,9 @@ ap_tensor ap_optimizer_weights(const struct ap_optimizer *o);
 /* Initial weights from host f32 [flat], the same on all ranks; moments become zero. */
 ap_status ap_optimizer_set_weights(struct ap_optimizer *o, const float *host);
 
-/* Collective. Global norm of the gradient whose own shard is given: sums of squares of the chunks, added in
+/* Collective. Sum of squares of the group's gradient whose own shard is given: those of the chunks, added in
  * chunk order in f64 on every rank; not finite if any element is. */
-ap_status ap_optimizer_norm(struct ap_optimizer *o, ap_tensor shard_grad, double *norm_p);
+ap_status ap_optimizer_sumsq(struct ap_optimizer *o, ap_tensor shard_grad, double *sum_p);
 /* Factor that clips a gradient of this norm to `clip` (0: no clipping): min(1, clip / (norm + 1e-6)). */
 double ap_optimizer_clip_scale(double norm, double clip);
 /* Collective. Shadow = AdamW(state, grad_scale * gradient); every rank gets all new weights. */

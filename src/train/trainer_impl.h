@@ -12,16 +12,16 @@
 
 #include "backend/backend.h"
 #include "ckpt/store.h"
-#include "model/model.h"
 #include "monitor/decisions.h"
 #include "monitor/events.h"
 #include "monitor/metrics.h"
-#include "parallel/zero.h"
 #include "train/batches.h"
 #include "train/data.h"
 #include "train/environment.h"
-#include "train/optimizer.h"
+#include "train/results.h"
 #include "train/router_bias.h"
+#include "train/runner.h"
+#include "train/stage.h"
 #include "train/step_mark.h"
 #include "train/trainer.h"
 #include "train/zscore.h"
@@ -45,16 +45,11 @@ struct ap_train_state {
     struct ap_zscore loss_z, norm_z;
 };
 
-/* One micro-batch's sums; gathered in leaf order. */
-struct ap_leaf_result {
-    double ce, mtp, balance;
-    int64_t ce_tokens, mtp_tokens;
-};
-
 struct ap_trainer {
     struct ap_train_options opt;
     const struct ap_job *job;
     struct ap_comm *comm;
+    struct ap_mesh *mesh;
     int64_t seqs, len;      /* B, T of a micro-batch */
     int64_t leaves, lo, hi; /* M; own micro-batches */
     char backend_name[32];  /* decided */
@@ -65,16 +60,14 @@ struct ap_trainer {
     struct ap_pool *pool;
     struct ap_backend *be;
     struct ap_data *train, *valid; /* valid NULL: no validation data */
-    struct ap_model *model;
-    const struct ap_params *params;
-    struct ap_optimizer *optim;
-    struct ap_reducer *reducer;
+    struct ap_stage *stage;
+    struct ap_runner *runner;
+    const struct ap_params *params; /* of the stage */
     struct ap_router_bias *bias;
     struct ap_ckpt_store *store;
-    struct ap_batches batches;      /* own leaves */
-    struct ap_leaf_result *results; /* [leaves] */
-    int64_t *result_bytes;          /* [ranks] */
-    int64_t *loads;                 /* [routers] of the global batch */
+    struct ap_batches batches; /* own leaves */
+    struct ap_results results;
+    int64_t *loads; /* [routers] of the global batch */
     int64_t routers;
 
     /* Rank 0 only. */
@@ -126,8 +119,8 @@ ap_status ap_trainer_loop(struct ap_trainer *t, struct ap_error *err);
 
 /* verdict.c. Collective: hash, summary.json, FOM lines and the last line. status is how the loop ended. */
 ap_status ap_trainer_verdict(struct ap_trainer *t, ap_status status, struct ap_train_result *res, struct ap_error *err);
-/* XXH3-128 over the bytes of every parameter tensor in canonical order, then of every router bias. Not
- * collective: every rank holds all weights. */
-ap_status ap_trainer_weights_hash(struct ap_trainer *t, char hex[33]);
+/* Collective. On rank 0: XXH3-128 over the bytes of every parameter tensor in canonical order, then of every router
+ * bias. */
+ap_status ap_trainer_weights_hash(struct ap_trainer *t, char hex[33], struct ap_error *err);
 
 #endif

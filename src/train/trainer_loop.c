@@ -17,16 +17,21 @@ static int due(int64_t step, int64_t every)
     return every > 0 && step % every == 0;
 }
 
+static ap_status loss_of(void *ctx, const struct ap_batch *batch, struct ap_leaf_result *result)
+{
+    struct ap_trainer *t = ctx;
+    return ap_runner_loss(t->runner, batch, ap_router_bias_tensor(t->bias), result);
+}
+
 /* *improved_p: this is the best validation loss so far. */
 static ap_status evaluate(struct ap_trainer *t, int *improved_p, struct ap_error *err)
 {
     struct ap_train_state *s = &t->state;
     struct ap_evaluate_args a = {
-        .model = t->model,
-        .weights = ap_optimizer_weights(t->optim),
-        .router_bias = ap_router_bias_tensor(t->bias),
+        .loss = loss_of,
+        .ctx = t,
+        .mesh = t->mesh,
         .data = t->valid,
-        .comm = t->comm,
         .micro_sequences = t->seqs,
         .seq_len = t->len,
         .sequences = t->job->eval.sequences,

@@ -96,7 +96,7 @@ ap_status ap_trainer_save(struct ap_trainer *t, int best, struct ap_error *err)
     double begin = ap_clock_monotonic();
     struct ap_named_set set = {0};
     char *meta = NULL;
-    ap_status st = ap_optimizer_named(t->optim, 0, &set, err);
+    ap_status st = ap_stage_named(t->stage, 0, &set, err);
     if (st == AP_OK)
         st = ap_router_bias_named(t->bias, t->comm->rank == 0, &set, err);
     st = ap_comm_agree(t->comm, st, NULL, err);
@@ -236,7 +236,7 @@ static ap_status load(struct ap_trainer *t, char **meta_p, struct ap_error *err)
 {
     struct ap_named_set set = {0};
     int64_t step = 0;
-    ap_status st = ap_optimizer_named(t->optim, 1, &set, err);
+    ap_status st = ap_stage_named(t->stage, 1, &set, err);
     if (st == AP_OK)
         st = ap_router_bias_named(t->bias, 1, &set, err);
     st = ap_comm_agree(t->comm, st, NULL, err);
@@ -244,7 +244,7 @@ static ap_status load(struct ap_trainer *t, char **meta_p, struct ap_error *err)
         st = ap_ckpt_load(t->store, AP_CKPT_LATEST, &set, meta_p, &step, err);
     ap_named_set_clear(&set);
     AP_TRY(st);
-    st = ap_optimizer_loaded(t->optim);
+    st = ap_stage_loaded(t->stage);
     if (st == AP_OK)
         st = ap_router_bias_loaded(t->bias);
     if (st != AP_OK)

@@ -28,26 +28,25 @@ ap_status ap_trainer_path(const struct ap_trainer *t, const char *name, char *bu
     return AP_OK;
 }
 
-/* The layout this version trains, and a batch that the ranks can share. The same answer on every rank. */
-static ap_status check_layout(struct ap_trainer *t, struct ap_error *err)
+static struct ap_stage_options stage_options(const struct ap_trainer *t)
+{
+    return (struct ap_stage_options){
+        .backend = t->be,
+        .mesh = t->mesh,
+        .cfg = &t->job->model.cfg,
+        .leaves = t->leaves,
+        .micro_sequences = t->seqs,
+        .seq_len = t->len,
+        .dtype = (ap_dtype)t->job->dtype,
+        .recompute = t->job->recompute,
+    };
+}
+
+/* The mesh, and a model and a batch that its ranks can share. The same answer on every rank. */
+static ap_status open_mesh(struct ap_trainer *t, struct ap_error *err)
 {
     const struct ap_job *job = t->job;
-    struct {
-        const char *key;
-        int64_t value;
-    } one[] = {
-        {"tensor", job->parallel.tensor}, {"pipeline", job->parallel.pipeline}, {"expert", job->parallel.expert}};
-    for (size_t i = 0; i < sizeof(one) / sizeof(one[0]); i++)
-        if (one[i].value != AP_AUTO && one[i].value > 1)
-            return ap_error_set(err, AP_ERR_UNSUPPORTED, "parallel.%s %lld: this version trains data parallel only",
-                                one[i].key, (long long)one[i].value);
-    int ranks = t->comm->size;
-    if (job->parallel.data != AP_AUTO && job->parallel.data != ranks) {
-        ap_error_set(err, AP_ERR_INPUT, "parallel.data is %lld, but %d ranks were started",
-                     (long long)job->parallel.data, ranks);
-        ap_error_hint(err, "start %lld ranks, or leave parallel.data out", (long long)job->parallel.data);
-        return AP_ERR_INPUT;
-    }
+    struct ap_mesh_shape shape;
     t->seqs = job->batch.micro_sequences;
     t->len = job->data.seq_len;
     if (t->seqs < 1 || job->batch.global_sequences < 1 || job->batch.global_sequences % t->seqs != 0)
@@ -55,16 +54,10 @@ static ap_status check_layout(struct ap_trainer *t, struct ap_error *err)
                             "batch.global_sequences %lld is not a multiple of batch.micro_sequences %lld",
                             (long long)job->batch.global_sequences, (long long)t->seqs);
     t->leaves = job->batch.global_sequences / t->seqs;
-    if (ranks > t->leaves) {
-        ap_error_set(err, AP_ERR_INPUT,
-                     "%d ranks for a global batch of %lld micro-batches: each rank needs at least one", ranks,
-                     (long long)t->leaves);
-        ap_error_hint(err, "start at most %lld ranks, or lower batch.micro_sequences or raise batch.global_sequences",
-                      (long long)t->leaves);
-        return AP_ERR_INPUT;
-    }
-    ap_tree_leaves(t->leaves, t->comm->rank, ranks, &t->lo, &t->hi);
-    return AP_OK;
+    AP_TRY(ap_stage_shape(job, t->comm->size, &shape, err));
+    AP_TRY(ap_mesh_create(t->comm, &shape, NULL, &t->mesh, err));
+    struct ap_stage_options so = stage_options(t);
+    return ap_stage_check(&so, err);
 }
 
 /* One job for a run directory. The lock goes with the process, however it ends. */
@@ -185,17 +178,21 @@ static ap_status settle(struct ap_trainer *t, struct ap_error *err)
     return st == AP_ERR_NOTFOUND ? ap_error_set(err, AP_ERR_CORRUPT, "a decision in the journal lacks its value") : st;
 }
 
-/* Batch split and number of ranks, once the step they hold from is known. Neither changes the bits. The journal may
+/* Batch split and mesh, once the step they hold from is known. The number of data ranks does not change the bits. The journal may
  * know of later steps, of a state that is damaged now: what counts is what held for the next step. */
 static ap_status note_split(struct ap_trainer *t, struct ap_error *err)
 {
-    char batch[128], world[64];
+    char batch[128], world[160];
     struct {
         const char *kind, *value;
     } note[2] = {{"batch", batch}, {"world", world}};
     snprintf(batch, sizeof(batch), "{\"micro_batches\":%lld,\"micro_sequences\":%lld}", (long long)t->leaves,
              (long long)t->seqs);
+    const int *n = t->mesh->shape.size;
     snprintf(world, sizeof(world), "{\"ranks\":%d}", t->comm->size);
+    if (n[AP_AXIS_DATA] != t->comm->size)
+        snprintf(world, sizeof(world), "{\"ranks\":%d,\"pipeline\":%d,\"data\":%d,\"expert\":%d,\"tensor\":%d}",
+                 t->comm->size, n[AP_AXIS_PIPE], n[AP_AXIS_DATA], n[AP_AXIS_EXPERT], n[AP_AXIS_TENSOR]);
     for (int i = 0; i < 2; i++) {
         const struct ap_decision *d = ap_journal_find(t->journal, note[i].kind, t->state.step + 1);
         if (!d || strcmp(d->value, note[i].value) != 0)
@@ -222,40 +219,26 @@ static ap_status open_data(struct ap_trainer *t, struct ap_error *err)
 static ap_status open_model(struct ap_trainer *t, struct ap_error *err)
 {
     const struct ap_job *job = t->job;
-    ap_dtype dtype = (ap_dtype)job->dtype, full = ap_dtype_full(dtype);
-    struct ap_model_options mo = {
-        .micro_sequences = t->seqs, .seq_len = t->len, .dtype = dtype, .recompute = job->recompute};
-    AP_TRY(ap_model_create(t->be, &job->model.cfg, &mo, &t->model, err));
-    t->params = ap_model_params(t->model);
+    struct ap_stage_options so = stage_options(t);
+    AP_TRY(ap_stage_create(&so, &t->stage, err));
+    AP_TRY(ap_runner_create(t->stage, &t->runner, err));
+    t->params = t->stage->params;
     t->routers = t->params->routers;
-    struct ap_optimizer_options oo = {t->be, t->comm, t->params, dtype};
-    AP_TRY(ap_optimizer_create(&oo, &t->optim, err));
-    struct ap_reducer_options ro = {
-        .backend = t->be, .comm = t->comm, .map = ap_optimizer_map(t->optim), .dtype = full, .leaves = t->leaves};
-    AP_TRY(ap_reducer_create(&ro, &t->reducer, err));
-    AP_TRY(ap_router_bias_create(t->be, &job->model.cfg, t->params->moe_layers, full, &t->bias, err));
-    float *w = malloc((size_t)t->params->flat * sizeof(*w));
-    if (!w)
-        return ap_error_set(err, AP_ERR_NOMEM, "no memory for the initial weights");
-    ap_params_init(t->params, &job->model.cfg, job->seed, w);
-    ap_status st = ap_optimizer_set_weights(t->optim, w);
-    free(w);
+    t->lo = t->stage->lo;
+    t->hi = t->stage->hi;
+    AP_TRY(ap_router_bias_create(t->be, &job->model.cfg, t->params->moe_layers, ap_dtype_full(so.dtype), &t->bias, err));
+    ap_status st = ap_stage_init_weights(t->stage, &job->model.cfg, job->seed);
     return st == AP_OK ? st : ap_error_set(err, st, "the initial weights could not be stored");
 }
 
 static ap_status open_buffers(struct ap_trainer *t, struct ap_error *err)
 {
     ap_status st = ap_batches_create(t->hi - t->lo, t->seqs, t->len, &t->batches);
-    t->results = calloc((size_t)t->leaves, sizeof(*t->results));
-    t->result_bytes = calloc((size_t)t->comm->size, sizeof(*t->result_bytes));
+    if (st == AP_OK)
+        st = ap_results_create(t->mesh, t->leaves, NULL, &t->results);
     t->loads = calloc((size_t)t->routers + 1, sizeof(*t->loads));
-    if (st != AP_OK || !t->results || !t->result_bytes || !t->loads)
+    if (st != AP_OK || !t->loads)
         return ap_error_set(err, AP_ERR_NOMEM, "no memory for %lld micro-batches", (long long)t->leaves);
-    for (int r = 0; r < t->comm->size; r++) {
-        int64_t lo, hi;
-        ap_tree_leaves(t->leaves, r, t->comm->size, &lo, &hi);
-        t->result_bytes[r] = (hi - lo) * (int64_t)sizeof(*t->results);
-    }
     return AP_OK;
 }
 
@@ -350,9 +333,12 @@ static void announce(struct ap_trainer *t)
         t->comm->size == 1 ? "" : "s", pool, t->backend_name, t->env.isa, (unsigned long long)job->seed);
     ap_info("MFU is relative to %.1f GFLOP/s, measured now with a plain GEMM on all ranks at once",
             t->peak_flops / 1e9);
-    ap_info("memory for each rank: model %.1f MiB, gradients %d buffers of %.1f MiB",
-            (double)ap_model_memory(t->model) / 1048576, ap_reducer_buffers(t->reducer),
-            (double)t->params->flat * (double)ap_dtype_size(ap_dtype_full((ap_dtype)job->dtype)) / 1048576);
+    const int *axes = t->mesh->shape.size;
+    if (axes[AP_AXIS_DATA] != t->comm->size)
+        ap_info("mesh: data %d x expert %d x tensor %d x pipeline %d", axes[AP_AXIS_DATA], axes[AP_AXIS_EXPERT],
+                axes[AP_AXIS_TENSOR], axes[AP_AXIS_PIPE]);
+    ap_info("memory for each rank: model %.1f MiB, gradients %.1f MiB",
+            (double)ap_model_memory(t->stage->model) / 1048576, (double)ap_stage_gradient_bytes(t->stage) / 1048576);
 }
 
 /* Before the threads are decided: what they can come to. */
@@ -383,7 +369,7 @@ ap_status ap_trainer_setup(struct ap_trainer *t, struct ap_error *err)
     t->begun = ap_clock_monotonic();
     t->state = (struct ap_train_state){.loss = NAN, .valid_loss = NAN, .best_loss = NAN};
     t->mark = ap_step_mark_find();
-    AP_TRY(check_layout(t, err));
+    AP_TRY(open_mesh(t, err));
     AP_TRY(ap_tracing_open(&t->tracing, &t->opt.trace, t->comm, most_threads(t), err));
     AP_TRY(find_backend(t));
     ap_status st = AP_OK;
@@ -419,17 +405,16 @@ void ap_trainer_teardown(struct ap_trainer *t)
     ap_journal_close(t->replay);
     ap_ckpt_store_close(t->store);
     ap_batches_free(&t->batches);
-    free(t->results);
-    free(t->result_bytes);
+    ap_results_free(&t->results);
     free(t->loads);
     free(t->step_ms);
     if (t->be) {
         ap_router_bias_destroy(t->bias);
-        ap_reducer_destroy(t->reducer);
-        ap_optimizer_destroy(t->optim);
-        ap_model_destroy(t->model);
+        ap_runner_destroy(t->runner);
+        ap_stage_destroy(t->stage);
         ap_backend_close(t->be);
     }
+    ap_mesh_destroy(t->mesh);
     ap_pool_destroy(t->pool);
     ap_data_close(t->train);
     ap_data_close(t->valid);

@@ -45,28 +45,22 @@ static struct ap_loss_weights loss_weights(const struct ap_trainer *t, const int
     };
 }
 
+/* Is this rank one that counts the tokens and routes of its micro-batches for all that work on them? */
+static int counts_batch(const struct ap_trainer *t)
+{
+    return t->mesh->coord[AP_AXIS_PIPE] == 0 && t->mesh->coord[AP_AXIS_TENSOR] == 0;
+}
+
 static ap_status compute(struct ap_trainer *t, const struct ap_loss_weights *lw, struct ap_error *err)
 {
     memset(t->loads, 0, (size_t)(t->routers + 1) * sizeof(*t->loads));
-    for (int64_t leaf = t->lo; leaf < t->hi; leaf++) {
-        struct ap_batch batch = ap_batches_get(&t->batches, leaf - t->lo);
-        struct ap_model_result r = {0};
-        ap_tensor grads = {0};
-        double begin = ap_trace_begin(t->be->trace);
-        ap_status st = ap_reducer_begin_leaf(t->reducer, &grads);
-        if (st == AP_OK)
-            st = ap_model_step(t->model, ap_optimizer_weights(t->optim), grads, ap_router_bias_tensor(t->bias), &batch,
-                               lw, &r, t->loads);
-        if (st == AP_OK)
-            st = ap_reducer_end_leaf(t->reducer);
-        ap_trace_end(t->be->trace, "step", "micro-batch", "micro_batch", leaf, begin);
-        ap_trace_relieve(t->be->trace);
-        if (st != AP_OK)
-            return ap_error_set(err, st, "step %lld: micro-batch %lld failed on rank %d: %s",
-                                (long long)t->state.step + 1, (long long)leaf, t->comm->rank, ap_status_name(st));
-        t->results[leaf] = (struct ap_leaf_result){r.ce_sum, r.mtp_sum, r.balance, r.ce_tokens, r.mtp_tokens};
-    }
-    return AP_OK;
+    ap_status st = ap_runner_train(t->runner, &t->batches, lw, ap_router_bias_tensor(t->bias), t->results.own,
+                                   t->mesh->coord[AP_AXIS_TENSOR] == 0 ? t->loads : NULL);
+    if (st == AP_OK)
+        return st;
+    return ap_error_set(err, st, "step %lld: a micro-batch of %lld to %lld failed on rank %d: %s",
+                        (long long)t->state.step + 1, (long long)t->lo, (long long)t->hi - 1, t->comm->rank,
+                        ap_status_name(st));
 }
 
 /* Sums over all leaves, in their order; false if the model counted other targets than the loader. */
@@ -74,11 +68,11 @@ static int sum_results(const struct ap_trainer *t, const int64_t counts[2], int 
 {
     *sum = (struct ap_leaf_result){0};
     for (int64_t i = 0; i < t->leaves; i++) {
-        sum->ce += t->results[i].ce;
-        sum->mtp += t->results[i].mtp;
-        sum->balance += t->results[i].balance;
-        sum->ce_tokens += t->results[i].ce_tokens;
-        sum->mtp_tokens += t->results[i].mtp_tokens;
+        sum->ce += t->results.all[i].ce;
+        sum->mtp += t->results.all[i].mtp;
+        sum->balance += t->results.all[i].balance;
+        sum->ce_tokens += t->results.all[i].ce_tokens;
+        sum->mtp_tokens += t->results.all[i].mtp_tokens;
     }
     return sum->ce_tokens == counts[0] && (!with_mtp || sum->mtp_tokens == counts[1]);
 }
@@ -87,7 +81,7 @@ static ap_status gather(struct ap_trainer *t, const int64_t counts[2], int with_
                         struct ap_error *err)
 {
     struct ap_leaf_result sum;
-    AP_TRY(ap_comm_allgatherv(t->comm, t->results + t->lo, t->result_bytes, t->results));
+    AP_TRY(ap_results_gather(&t->results));
     AP_TRY(ap_comm_sum_i64(t->comm, t->loads, t->routers));
     if (!sum_results(t, counts, with_mtp, &sum))
         return ap_error_set(err, AP_ERR_BUG, "the model counted %lld and %lld targets, the loader %lld and %lld",
@@ -101,7 +95,7 @@ static ap_status gather(struct ap_trainer *t, const int64_t counts[2], int with_
 }
 
 /* Shadow weights and shadow bias of the next state. */
-static ap_status prepare(struct ap_trainer *t, int64_t step, ap_tensor grad, struct ap_step_report *r)
+static ap_status prepare(struct ap_trainer *t, int64_t step, struct ap_step_report *r)
 {
     const struct ap_job *job = t->job;
     struct ap_optimizer_hyper h = {
@@ -114,7 +108,7 @@ static ap_status prepare(struct ap_trainer *t, int64_t step, ap_tensor grad, str
         .t = t->state.updates + 1,
     };
     /* The collective part first: what fails on one rank alone comes last and is agreed on by the commit. */
-    AP_TRY(ap_optimizer_update(t->optim, &h, grad, ap_optimizer_clip_scale(r->grad_norm, h.clip)));
+    AP_TRY(ap_stage_update(t->stage, &h, ap_optimizer_clip_scale(r->grad_norm, h.clip)));
     return ap_router_bias_update(t->bias, t->loads, ap_schedule_bias_rate(job, step));
 }
 
@@ -136,7 +130,7 @@ static ap_status commit(struct ap_trainer *t, ap_status local, struct ap_step_re
         s->skipped++;
         s->skipped_row++;
     } else {
-        ap_optimizer_flip(t->optim);
+        ap_stage_flip(t->stage);
         ap_router_bias_flip(t->bias);
         s->updates++;
         s->skipped_row = 0;
@@ -161,8 +155,8 @@ static ap_status first_half(struct ap_trainer *t, struct ap_step_report *r, int6
                      t->comm->rank, ap_status_name(st));
     ap_trace_end(t->be->trace, "step", "data", NULL, 0, begin);
     r->data_s = ap_clock_monotonic() - begin;
-    sums[0] = counts[0];
-    sums[1] = counts[1];
+    sums[0] = counts_batch(t) ? counts[0] : 0;
+    sums[1] = counts_batch(t) ? counts[1] : 0;
     sums[2] = st != AP_OK;
     AP_TRY(ap_comm_sum_i64(t->comm, sums, 3));
     if (sums[2] > 0)
@@ -173,17 +167,20 @@ static ap_status first_half(struct ap_trainer *t, struct ap_step_report *r, int6
     begin = ap_clock_monotonic();
     st = compute(t, lw, err);
     r->compute_s = ap_clock_monotonic() - begin;
+    /* Ranks that work on one micro-batch wait for each other inside it: there is no agreement with them then. */
+    if (st != AP_OK && t->mesh->batch->size != t->comm->size)
+        return st;
     return ap_comm_agree(t->comm, st, NULL, err);
 }
 
-/* Own shard of the summed gradient, and what is known of the global batch. */
-static ap_status reduce(struct ap_trainer *t, const int64_t counts[2], int with_mtp, ap_tensor *grad,
-                        struct ap_step_report *r, struct ap_error *err)
+/* Own shards of the summed gradient, and what is known of the global batch. */
+static ap_status reduce(struct ap_trainer *t, const int64_t counts[2], int with_mtp, struct ap_step_report *r,
+                        struct ap_error *err)
 {
     struct ap_trace *trace = t->be->trace;
     AP_TRACE_TRY(trace, "step", "loss gather", NULL, 0, gather(t, counts, with_mtp, r, err));
-    AP_TRACE_TRY(trace, "step", "gradient reduction", NULL, 0, ap_reducer_finish(t->reducer, grad));
-    AP_TRACE_TRY(trace, "step", "gradient norm", NULL, 0, ap_optimizer_norm(t->optim, *grad, &r->grad_norm));
+    AP_TRACE_TRY(trace, "step", "gradient reduction", NULL, 0, ap_stage_reduce(t->stage));
+    AP_TRACE_TRY(trace, "step", "gradient norm", NULL, 0, ap_stage_norm(t->stage, &r->grad_norm));
     return AP_OK;
 }
 
@@ -193,17 +190,16 @@ ap_status ap_trainer_step(struct ap_trainer *t, struct ap_step_report *r, struct
     struct ap_loss_weights lw;
     memset(r, 0, sizeof(*r));
     r->lr = ap_schedule_lr(t->job, step);
-    ap_reducer_reset(t->reducer);
+    ap_stage_reset(t->stage);
     AP_TRY(first_half(t, r, counts, &lw, err));
 
     double begin = ap_clock_monotonic();
-    ap_tensor grad = {0};
-    ap_status st = reduce(t, counts, lw.mtp != 0, &grad, r, err);
+    ap_status st = reduce(t, counts, lw.mtp != 0, r, err);
     /* Loss and norm are the same bits on every rank, so all take the same branch. */
     r->skipped = !isfinite(r->loss) || !isfinite(r->grad_norm);
     if (st == AP_OK && !r->skipped) {
         double now = ap_trace_begin(t->be->trace);
-        st = prepare(t, step, grad, r);
+        st = prepare(t, step, r);
         ap_trace_end(t->be->trace, "step", "optimizer", NULL, 0, now);
     }
     if (st == AP_ERR_COMM)

@@ -8,34 +8,33 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "base/hash.h"
 #include "base/io.h"
 #include "base/json.h"
 #include "train/trainer_impl.h"
+#include "train/weights_hash.h"
 
 #define SUMMARY_VERSION 1
 
 /* Bytes of a message; 512 is the error record's own limit less its place. */
 #define REASON 768
 
-ap_status ap_trainer_weights_hash(struct ap_trainer *t, char hex[33])
+ap_status ap_trainer_weights_hash(struct ap_trainer *t, char hex[33], struct ap_error *err)
 {
-    const void *host = NULL;
-    size_t bytes = 0, es = ap_dtype_size((ap_dtype)t->job->dtype);
-    AP_TRY(ap_optimizer_host_weights(t->optim, &host));
-    struct ap_hasher *h = ap_hasher_create();
-    if (!h)
-        return AP_ERR_NOMEM;
-    for (int64_t i = 0; i < t->params->count; i++) {
-        const struct ap_param *p = &t->params->list[i];
-        ap_hasher_update(h, (const uint8_t *)host + (size_t)p->offset * es, (size_t)p->count * es);
-    }
+    size_t bytes = 0;
+    int first = t->mesh->world->rank == 0;
+    struct ap_hasher *h = first ? ap_hasher_create() : NULL;
+    ap_status st = first && !h ? ap_error_set(err, AP_ERR_NOMEM, "out of memory") : AP_OK;
+    AP_TRY(ap_comm_agree(t->comm, st, NULL, err));
+    st = ap_weights_hash(t->stage, &t->job->model.cfg, h, err);
     const void *bias = ap_router_bias_host(t->bias, &bytes);
-    if (bias)
+    if (h && bias)
         ap_hasher_update(h, bias, bytes);
-    ap_hash128_hex(ap_hasher_digest(h), hex);
+    if (h)
+        ap_hash128_hex(ap_hasher_digest(h), hex);
     ap_hasher_destroy(h);
-    return AP_OK;
+    AP_TRY(ap_comm_agree(t->comm, st, NULL, err));
+    /* The first slot of the mesh need not be the rank that writes the summary. */
+    return ap_comm_bcast(t->mesh->world, hex, 33, 0);
 }
 
 static int by_value(const void *a, const void *b)
@@ -170,12 +169,8 @@ static ap_status conclude(struct ap_trainer *t, ap_status status, char *reason, 
     e.mfu = t->peak_flops > 0 ? e.tokens_per_s * t->flops_per_token / t->peak_flops : NAN;
     if (t->valid && status == AP_OK)
         AP_TRY(ap_data_bigram_entropy(t->valid, &e.bigram, err));
-    if (status == AP_OK) {
-        ap_status st = ap_trainer_weights_hash(t, res->weights_hash);
-        if (st != AP_OK)
-            return ap_error_set(err, st, "the weights could not be hashed");
+    if (status == AP_OK)
         judge(t, e.bigram, res->weights_hash, reason, REASON);
-    }
     if (status != AP_ERR_STOPPED)
         e.verdict = reason[0] ? "invalid" : "valid";
     AP_TRY(write_summary(t, &e, err));
@@ -198,7 +193,9 @@ ap_status ap_trainer_verdict(struct ap_trainer *t, ap_status status, struct ap_t
         return status;
     ap_status st = AP_OK;
     struct ap_error late = {0};
-    if (t->comm->rank == 0) {
+    if (status == AP_OK)
+        st = ap_trainer_weights_hash(t, res->weights_hash, &late);
+    if (st == AP_OK && t->comm->rank == 0) {
         if (status == AP_ERR_INVALID && err)
             snprintf(shared.reason, sizeof(shared.reason), "%.700s", err->text);
         if (status == AP_ERR_INVALID && err && err->hint[0])

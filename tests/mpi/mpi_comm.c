@@ -123,7 +123,7 @@ static void reduction(struct ap_comm *c, int64_t leaves, int64_t window)
         failures++;
         return;
     }
-    struct ap_reducer_options opt = {be, c, &map, AP_F32, leaves, window};
+    struct ap_reducer_options opt = {be, c, &map, AP_F32, leaves, NULL, window};
     CHECK(c, ap_reducer_create(&opt, &r, NULL) == AP_OK);
     ap_reducer_leaves(r, &lo, &hi);
     for (int64_t leaf = lo; leaf < hi; leaf++) {

@@ -24,7 +24,7 @@ ap_status ap_model_create(struct ap_backend *be, const struct ap_model_config *c
         return ap_error_set(err, AP_ERR_NOMEM, "out of memory");
     m->cfg = *cfg;
     m->opt = *opt;
-    if (ap_params_create(cfg, &m->params) != AP_OK) {
+    if (ap_params_create(cfg, NULL, &m->params) != AP_OK) {
         free(m);
         return ap_error_set(err, AP_ERR_NOMEM, "out of memory");
     }
@@ -73,9 +73,9 @@ static void token(const struct ap_model *m, const float *w, float *g, const stru
     }
 }
 
-ap_status ap_model_step(struct ap_model *m, ap_tensor weights, ap_tensor grads, ap_tensor router_bias,
-                        const struct ap_batch *batch, const struct ap_loss_weights *lw,
-                        struct ap_model_result *result_p, int64_t *expert_load)
+static ap_status step(struct ap_model *m, ap_tensor weights, ap_tensor grads, ap_tensor router_bias,
+                      const struct ap_batch *batch, const struct ap_loss_weights *lw,
+                      struct ap_model_result *result_p, int64_t *expert_load)
 {
     int64_t n = m->opt.micro_sequences * m->opt.seq_len, T = m->opt.seq_len;
     const float *bias = router_bias.data;
@@ -102,4 +102,33 @@ ap_status ap_model_step(struct ap_model *m, ap_tensor weights, ap_tensor grads, 
         ((float *)grads.data)[m->params->list[0].offset] = NAN;
     *result_p = r;
     return AP_OK;
+}
+
+int64_t ap_model_own_tokens(const struct ap_model *m)
+{
+    return m->opt.micro_sequences * m->opt.seq_len;
+}
+
+ap_status ap_model_forward(struct ap_model *m, int slot, const struct ap_model_buffers *b, const struct ap_batch *batch,
+                           const struct ap_loss_weights *lw, ap_tensor in, ap_tensor *out_p)
+{
+    (void)m, (void)slot, (void)b, (void)batch, (void)lw, (void)in;
+    *out_p = (ap_tensor){0};
+    return AP_OK;
+}
+
+ap_status ap_model_backward(struct ap_model *m, int slot, const struct ap_model_buffers *b,
+                            const struct ap_batch *batch, const struct ap_loss_weights *lw, ap_tensor dout,
+                            ap_tensor *din_p, struct ap_model_result *result_p, int64_t *expert_load)
+{
+    (void)slot, (void)dout;
+    *din_p = (ap_tensor){0};
+    return step(m, b->weights[0], b->grads[0], b->router_bias, batch, lw, result_p, expert_load);
+}
+
+ap_status ap_model_loss(struct ap_model *m, int slot, const struct ap_model_buffers *b, const struct ap_batch *batch,
+                        const struct ap_loss_weights *lw, struct ap_model_result *result_p, int64_t *expert_load)
+{
+    (void)slot;
+    return step(m, b->weights[0], (ap_tensor){0}, b->router_bias, batch, lw, result_p, expert_load);
 }

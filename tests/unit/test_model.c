@@ -311,12 +311,12 @@ AP_TEST(model, shards_tile_the_flat_buffer)
 {
     struct ap_params *p;
     struct ap_model_config c = v3_config();
-    cr_assert_eq(ap_params_create(&c, &p), AP_OK);
+    cr_assert_eq(ap_params_create(&c, NULL, &p), AP_OK);
     for (int size = 1; size <= 9; size++) {
         int64_t chunk = 0, at = p->chunks[0].offset;
         for (int rank = 0; rank < size; rank++) {
             int64_t c0, c1, b, e;
-            ap_params_shard(p, rank, size, &c0, &c1, &b, &e);
+            ap_params_shard(p, AP_GROUP_SPLIT, rank, size, &c0, &c1, &b, &e);
             cr_expect_eq(c0, chunk);
             cr_expect_eq(b, at);
             cr_expect_leq(b, e);

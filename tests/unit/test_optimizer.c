@@ -23,7 +23,7 @@ static void make_params(void)
 {
     int64_t at = 0, n = 0;
     for (int i = 0; i < PARAMS; i++) {
-        list[i] = (struct ap_param){.offset = at, .count = sizes[i]};
+        list[i] = (struct ap_param){.rows = sizes[i], .cols = 1, .offset = at, .count = sizes[i]};
         list[i].info = (struct ap_param_info){.ndim = 1, .shape = {sizes[i], 1}, .decay = decays[i]};
         snprintf(list[i].info.name, sizeof(list[i].info.name), "t%d", i);
         for (int64_t k = 0; k < sizes[i]; k += AP_PARAM_CHUNK)
@@ -32,6 +32,9 @@ static void make_params(void)
         at = (at + sizes[i] + AP_PARAM_ALIGN - 1) / AP_PARAM_ALIGN * AP_PARAM_ALIGN;
     }
     params = (struct ap_params){.list = list, .count = PARAMS, .chunks = chunks, .chunk_count = n, .flat = at};
+    for (int g = 0; g < AP_GROUPS; g++)
+        params.region[g] = (struct ap_param_region){at, at, n, n};
+    params.region[AP_GROUP_SPLIT] = (struct ap_param_region){0, at, 0, n};
 }
 TestSuite(optimizer, .init = make_params, .timeout = 120);
 
@@ -90,7 +93,7 @@ static void train(struct vrank *v)
     struct ap_optimizer *o = NULL;
     struct ap_error err = {0};
     VCHECK(v, ap_backend_open(t->backend, 0, NULL, &be, &err) == AP_OK);
-    struct ap_optimizer_options opt = {be, v->comm, &params, t->dtype};
+    struct ap_optimizer_options opt = {be, v->comm, &params, AP_GROUP_SPLIT, t->dtype};
     VCHECK(v, ap_optimizer_create(&opt, &o, &err) == AP_OK);
     const struct ap_shard_map *map = ap_optimizer_map(o);
     int64_t begin = map->begin[v->comm->rank], n = map->begin[v->comm->rank + 1] - begin;
@@ -105,7 +108,8 @@ static void train(struct vrank *v)
         ap_tensor grad = ap_tensor_1d(g, full, n);
         fill_grad(grad, begin, s);
         double norm = 0;
-        VCHECK(v, ap_optimizer_norm(o, grad, &norm) == AP_OK);
+        VCHECK(v, ap_optimizer_sumsq(o, grad, &norm) == AP_OK);
+        norm = sqrt(norm);
         struct ap_optimizer_hyper h = hyper;
         h.t = s + 1;
         VCHECK(v, ap_optimizer_update(o, &h, grad, ap_optimizer_clip_scale(norm, t->clip)) == AP_OK);
@@ -241,7 +245,7 @@ static void bf16_resume(struct vrank *v)
     struct ap_backend *be = NULL;
     struct ap_optimizer *o[2] = {NULL, NULL};
     VCHECK(v, ap_backend_open("reference", 0, NULL, &be, NULL) == AP_OK);
-    struct ap_optimizer_options opt = {be, v->comm, &params, AP_BF16};
+    struct ap_optimizer_options opt = {be, v->comm, &params, AP_GROUP_SPLIT, AP_BF16};
     size_t bytes = (size_t)params.flat * sizeof(uint16_t);
     float *w = calloc((size_t)params.flat, sizeof(*w)), *g = calloc((size_t)params.flat, sizeof(*g));
     for (int64_t i = 0; i < params.flat; i++)
@@ -284,7 +288,7 @@ static void shadow(struct vrank *v)
     struct ap_optimizer *o = NULL;
     VCHECK(v, ap_backend_open("reference", 0, NULL, &be, NULL) == AP_OK);
     ap_dtype dtype = *(const ap_dtype *)v->ctx;
-    struct ap_optimizer_options opt = {be, v->comm, &params, dtype};
+    struct ap_optimizer_options opt = {be, v->comm, &params, AP_GROUP_SPLIT, dtype};
     VCHECK(v, ap_optimizer_create(&opt, &o, NULL) == AP_OK);
     const struct ap_shard_map *map = ap_optimizer_map(o);
     int64_t begin = map->begin[v->comm->rank], n = map->begin[v->comm->rank + 1] - begin;
@@ -337,7 +341,7 @@ static void not_finite(struct vrank *v)
     struct ap_backend *be = NULL;
     struct ap_optimizer *o = NULL;
     VCHECK(v, ap_backend_open("reference", 0, NULL, &be, NULL) == AP_OK);
-    struct ap_optimizer_options opt = {be, v->comm, &params, AP_F32};
+    struct ap_optimizer_options opt = {be, v->comm, &params, AP_GROUP_SPLIT, AP_F32};
     VCHECK(v, ap_optimizer_create(&opt, &o, NULL) == AP_OK);
     const struct ap_shard_map *map = ap_optimizer_map(o);
     int64_t n = map->begin[v->comm->rank + 1] - map->begin[v->comm->rank];
@@ -345,7 +349,7 @@ static void not_finite(struct vrank *v)
     if (v->comm->rank == v->comm->size - 1)
         g[n / 2] = NAN; /* lies in a tensor for these sizes */
     double norm = 0;
-    VCHECK(v, ap_optimizer_norm(o, ap_tensor_1d(g, AP_F32, n), &norm) == AP_OK);
+    VCHECK(v, ap_optimizer_sumsq(o, ap_tensor_1d(g, AP_F32, n), &norm) == AP_OK);
     VCHECK(v, !isfinite(norm)); /* on every rank */
     free(g);
     ap_optimizer_destroy(o);

@@ -98,7 +98,7 @@ static void reduce(struct vrank *v)
     fill_map(k, v->comm->size, begin);
     struct ap_shard_map map = {v->comm->size, begin};
     VCHECK(v, ap_backend_open("reference", 0, NULL, &be, &err) == AP_OK);
-    struct ap_reducer_options opt = {be, v->comm, &map, k->dtype, k->leaves, k->window};
+    struct ap_reducer_options opt = {be, v->comm, &map, k->dtype, k->leaves, NULL, k->window};
     struct ap_reducer *r = NULL;
     VCHECK(v, ap_reducer_create(&opt, &r, &err) == AP_OK);
     if (v->comm->rank == 0)
@@ -168,7 +168,7 @@ static void too_many(struct vrank *v)
     struct ap_backend *be = NULL;
     struct ap_error err = {0};
     VCHECK(v, ap_backend_open("reference", 0, NULL, &be, &err) == AP_OK);
-    struct ap_reducer_options opt = {be, v->comm, &map, AP_F32, 3, 0};
+    struct ap_reducer_options opt = {be, v->comm, &map, AP_F32, 3, NULL, 0};
     struct ap_reducer *r = NULL;
     VCHECK(v, ap_reducer_create(&opt, &r, &err) == AP_ERR_INPUT && !r);
     VCHECK(v, strstr(err.text, "5 ranks") && strstr(err.hint, "start 3 ranks"));
@@ -188,7 +188,7 @@ static void out_of_order(struct vrank *v)
     struct ap_reducer *r = NULL;
     ap_tensor g;
     VCHECK(v, ap_backend_open("reference", 0, NULL, &be, NULL) == AP_OK);
-    struct ap_reducer_options opt = {be, v->comm, &map, AP_F32, 2, 0};
+    struct ap_reducer_options opt = {be, v->comm, &map, AP_F32, 2, NULL, 0};
     VCHECK(v, ap_reducer_create(&opt, &r, NULL) == AP_OK);
     VCHECK(v, ap_reducer_end_leaf(r) == AP_ERR_BUG);
     VCHECK(v, ap_reducer_begin_leaf(r, &g) == AP_OK);

@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * The pipeline's interpreter. */
+#include "config.h"
+
+#include <stdlib.h>
+
+#include "base/trace.h"
+#include "train/runner.h"
+
+#define LOSS_TAG (2 * AP_PIPE_MAX_CHUNKS) /* behind those of the schedule */
+
+struct ap_runner {
+    struct ap_stage *stage;
+    struct ap_pipe_schedule *schedule; /* borrowed from the stage */
+    struct ap_comm *pipe;
+    int64_t bytes;                                   /* of a message */
+    uint8_t *buffers[AP_PIPE_FLOWS];                 /* [schedule->buffers[flow]] messages, host memory */
+    struct ap_comm_request *requests[AP_PIPE_FLOWS]; /* likewise */
+    /* of the running step */
+    const struct ap_batches *batches;
+    const struct ap_loss_weights *lw;
+    ap_tensor bias;
+    struct ap_leaf_result *results;
+    int64_t *loads;
+};
+
+ap_status ap_runner_create(struct ap_stage *stage, struct ap_runner **r_p, struct ap_error *err)
+{
+    struct ap_runner *r = calloc(1, sizeof(*r));
+    if (!r)
+        return ap_error_set(err, AP_ERR_NOMEM, "out of memory");
+    *r = (struct ap_runner){.stage = stage, .schedule = stage->schedule, .pipe = stage->mesh->axis[AP_AXIS_PIPE]};
+    r->bytes = ap_model_own_tokens(stage->model) * stage->hidden * (int64_t)ap_dtype_size(stage->dtype);
+    for (int f = 0; f < AP_PIPE_FLOWS; f++) {
+        /* one at least, for evaluation */
+        size_t n = (size_t)(r->schedule->buffers[f] > 0 ? r->schedule->buffers[f] : r->pipe->size > 1);
+        r->requests[f] = calloc(n + 1, sizeof(*r->requests[f]));
+        r->buffers[f] = malloc(n * (size_t)r->bytes + 1);
+        if (!r->requests[f] || !r->buffers[f]) {
+            ap_error_set(err, AP_ERR_NOMEM, "no memory for messages of %lld bytes between stages", (long long)r->bytes);
+            ap_runner_destroy(r);
+            return AP_ERR_NOMEM;
+        }
+    }
+    *r_p = r;
+    return AP_OK;
+}
+
+void ap_runner_destroy(struct ap_runner *r)
+{
+    if (!r)
+        return;
+    for (int f = 0; f < AP_PIPE_FLOWS; f++) {
+        free(r->buffers[f]);
+        free(r->requests[f]);
+    }
+    free(r);
+}
+
+static uint8_t *buffer(const struct ap_runner *r, enum ap_pipe_flow flow, int i)
+{
+    return r->buffers[flow] + i * r->bytes;
+}
+
+/* A message as the model takes it; absent for -1. */
+static ap_tensor message(const struct ap_runner *r, enum ap_pipe_flow flow, int i)
+{
+    if (i < 0)
+        return (ap_tensor){0};
+    return ap_tensor_2d(buffer(r, flow, i), r->stage->dtype, ap_model_own_tokens(r->stage->model), r->stage->hidden);
+}
+
+static ap_status put(struct ap_runner *r, enum ap_pipe_flow flow, int i, ap_tensor t)
+{
+    struct ap_backend *be = r->stage->be;
+    if (i < 0)
+        return AP_OK;
+    AP_TRY(be->vt->copy(be->stream, buffer(r, flow, i), t.data, (size_t)r->bytes));
+    return be->vt->stream_sync(be->stream);
+}
+
+static ap_status forward(struct ap_runner *r, const struct ap_pipe_op *op, const struct ap_pipe_event *e)
+{
+    struct ap_model_buffers b = ap_stage_buffers(r->stage, r->bias);
+    struct ap_batch batch = ap_batches_get(r->batches, op->micro);
+    ap_tensor out;
+    AP_TRY(ap_model_forward(r->stage->model, op->slot, &b, &batch, r->lw, message(r, AP_PIPE_ACTIVATIONS_IN, e->in),
+                            &out));
+    return put(r, AP_PIPE_ACTIVATIONS_OUT, e->out, out);
+}
+
+static ap_status backward(struct ap_runner *r, const struct ap_pipe_op *op, const struct ap_pipe_event *e)
+{
+    struct ap_model_buffers b = ap_stage_buffers(r->stage, r->bias);
+    struct ap_batch batch = ap_batches_get(r->batches, op->micro);
+    struct ap_model_result m = {0};
+    ap_tensor din;
+    AP_TRY(ap_stage_begin_leaf(r->stage, &b));
+    AP_TRY(ap_model_backward(r->stage->model, op->slot, &b, &batch, r->lw, message(r, AP_PIPE_GRADIENTS_IN, e->in),
+                             &din, &m, r->loads));
+    AP_TRY(put(r, AP_PIPE_GRADIENTS_OUT, e->out, din));
+    r->results[op->micro] = (struct ap_leaf_result){m.ce_sum, m.mtp_sum, m.balance, m.ce_tokens, m.mtp_tokens};
+    return ap_stage_end_leaf(r->stage);
+}
+
+static ap_status compute(struct ap_runner *r, const struct ap_pipe_op *op, const struct ap_pipe_event *e)
+{
+    struct ap_trace *trace = r->stage->be->trace;
+    double begin = ap_trace_begin(trace);
+    ap_status st = AP_ERR_BUG;
+    if (op->work == AP_PIPE_FORWARD)
+        st = forward(r, op, e);
+    else if (op->work == AP_PIPE_BACKWARD)
+        st = backward(r, op, e);
+    ap_trace_end(trace, "step", op->work == AP_PIPE_FORWARD ? "micro-batch forward" : "micro-batch backward",
+                 "micro_batch", r->stage->lo + op->micro, begin);
+    ap_trace_relieve(trace);
+    return st;
+}
+
+static ap_status execute(struct ap_runner *r, const struct ap_pipe_event *e)
+{
+    struct ap_trace *trace = r->stage->be->trace;
+    struct ap_comm_request *request = e->what == AP_PIPE_COMPUTE ? NULL : &r->requests[e->flow][e->buffer];
+    switch (e->what) {
+    case AP_PIPE_RECV_START:
+        return ap_comm_recv_start(r->pipe, buffer(r, e->flow, e->buffer), r->bytes, e->peer, e->tag, request);
+    case AP_PIPE_SEND_START:
+        return ap_comm_send_start(r->pipe, buffer(r, e->flow, e->buffer), r->bytes, e->peer, e->tag, request);
+    case AP_PIPE_WAIT: AP_TRACE_TRY(trace, "step", "pipeline wait", NULL, 0, ap_comm_wait(r->pipe, request)); break;
+    case AP_PIPE_COMPUTE: return compute(r, &r->schedule->ops[e->op], e);
+    }
+    return AP_OK;
+}
+
+ap_status ap_runner_train(struct ap_runner *r, const struct ap_batches *batches, const struct ap_loss_weights *lw,
+                          ap_tensor router_bias, struct ap_leaf_result *results, int64_t *loads)
+{
+    r->batches = batches;
+    r->lw = lw;
+    r->bias = router_bias;
+    r->results = results;
+    r->loads = loads;
+    for (int64_t i = 0; i < r->schedule->event_count; i++)
+        AP_TRY(execute(r, &r->schedule->events[i]));
+    return AP_OK;
+}
+
+ap_status ap_runner_loss(struct ap_runner *r, const struct ap_batch *batch, ap_tensor router_bias,
+                         struct ap_leaf_result *result)
+{
+    struct ap_stage *s = r->stage;
+    struct ap_model_buffers b = ap_stage_buffers(s, router_bias);
+    struct ap_loss_weights none = {0};
+    struct ap_model_result m = {0};
+    struct ap_comm_request request;
+    ap_tensor out;
+    int in = s->part.first_stage ? -1 : 0, to = s->part.last_stage ? -1 : 0, rank = r->pipe->rank;
+    if (in == 0) {
+        AP_TRY(ap_comm_recv_start(r->pipe, buffer(r, AP_PIPE_ACTIVATIONS_IN, 0), r->bytes, rank - 1, LOSS_TAG, &request));
+        AP_TRY(ap_comm_wait(r->pipe, &request));
+    }
+    AP_TRY(ap_model_forward(s->model, 0, &b, batch, &none, message(r, AP_PIPE_ACTIVATIONS_IN, in), &out));
+    AP_TRY(put(r, AP_PIPE_ACTIVATIONS_OUT, to, out));
+    if (to == 0) {
+        AP_TRY(ap_comm_send_start(r->pipe, buffer(r, AP_PIPE_ACTIVATIONS_OUT, 0), r->bytes, rank + 1, LOSS_TAG, &request));
+        AP_TRY(ap_comm_wait(r->pipe, &request));
+    }
+    AP_TRY(ap_model_loss(s->model, 0, &b, batch, &none, &m, NULL));
+    *result = (struct ap_leaf_result){m.ce_sum, m.mtp_sum, m.balance, m.ce_tokens, m.mtp_tokens};
+    return AP_OK;
+}

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * What a process of the mesh trains: its part of the model and, for each group of its parameters, the communicator of
+ * the ranks that hold the same slices, the optimizer and the gradient reducer.
+ *
+ * One step on each rank: for each own micro-batch begin_leaf, backward into the buffers, end_leaf; then reduce, norm,
+ * update and, once all ranks agreed, flip. Groups are always worked through in their order, so that ranks that share
+ * several communicators meet in each. The leaves of a reducer are the micro-batches; where several ranks have a part of
+ * one micro-batch's gradient (AP_GROUP_SHARED, AP_GROUP_ENDS) each part is a leaf of its own. */
+#ifndef AP_TRAIN_STAGE_H
+#define AP_TRAIN_STAGE_H
+
+#include "model/model.h"
+#include "parallel/mesh.h"
+#include "parallel/zero.h"
+#include "plan/job.h"
+#include "plan/pipe_schedule.h"
+#include "train/optimizer.h"
+
+struct ap_stage_options {
+    struct ap_backend *backend; /* borrowed */
+    struct ap_mesh *mesh;       /* borrowed */
+    const struct ap_model_config *cfg;
+    const int64_t *layer_begin; /* [stages + 1], borrowed for the call: layers of each stage; NULL: even */
+    const int64_t *leaf_begin;  /* [data * expert + 1], likewise: micro-batches of each batch rank; NULL: even */
+    int64_t leaves;             /* M, micro-batches of a global batch */
+    int64_t micro_sequences, seq_len;
+    ap_dtype dtype;
+    int recompute;
+};
+
+struct ap_stage_group {
+    int id;               /* enum ap_param_group */
+    struct ap_comm *comm; /* borrowed from the mesh */
+    struct ap_optimizer *optim;
+    struct ap_reducer *reducer;
+    ap_tensor grad; /* own shard after reduce */
+};
+
+struct ap_stage {
+    struct ap_backend *be;
+    struct ap_mesh *mesh;
+    struct ap_model_part part;
+    int64_t *layer_begin; /* [stages + 1] */
+    struct ap_model *model;
+    const struct ap_params *params;
+    int64_t hidden; /* numbers per token between stages */
+    ap_dtype dtype;
+    int64_t lo, hi;                    /* own micro-batches */
+    struct ap_pipe_schedule *schedule; /* of these: 1F1B */
+    struct ap_stage_group groups[AP_GROUPS];
+    int count;
+    double *sums;       /* [world] scratch of the norm */
+    int64_t *sum_bytes; /* [world] */
+};
+
+/* Ranks along each axis: what the job says; where it leaves the choice, one, and data takes the rest. AP_ERR_INPUT with a
+ * reason and a fix. */
+ap_status ap_stage_shape(const struct ap_job *job, int ranks, struct ap_mesh_shape *shape, struct ap_error *err);
+/* Layers [begin[s], begin[s+1]) of each of n stages: as even as possible, the longer ones first. begin: [n + 1]. */
+void ap_stage_even(int64_t layers, int n, int64_t *begin);
+/* AP_ERR_INPUT with the reason where the model, the batch and the mesh do not go together; the same on every rank. */
+ap_status ap_stage_check(const struct ap_stage_options *opt, struct ap_error *err);
+/* Not collective. Weights are zero. */
+ap_status ap_stage_create(const struct ap_stage_options *opt, struct ap_stage **s_p, struct ap_error *err);
+void ap_stage_destroy(struct ap_stage *s); /* NULL is fine */
+/* The part of the rank with these coordinates. */
+ap_status ap_stage_part(const struct ap_stage *s, const int coord[AP_AXES], struct ap_model_part *part_p);
+/* Initial weights: those of ap_params_init. Not collective. */
+ap_status ap_stage_init_weights(struct ap_stage *s, const struct ap_model_config *cfg, uint64_t seed);
+/* Gradient buffers held, in bytes. */
+int64_t ap_stage_gradient_bytes(const struct ap_stage *s);
+/* Committed weights for the model; no gradients. */
+struct ap_model_buffers ap_stage_buffers(const struct ap_stage *s, ap_tensor router_bias);
+
+/* Drop what a step that failed left behind. */
+void ap_stage_reset(struct ap_stage *s);
+/* Zeroed gradient buffers of the next own micro-batch into b->grads. */
+ap_status ap_stage_begin_leaf(struct ap_stage *s, struct ap_model_buffers *b);
+ap_status ap_stage_end_leaf(struct ap_stage *s);
+/* Collective. */
+ap_status ap_stage_reduce(struct ap_stage *s);
+/* Collective. Norm of the whole model's gradient, the same bits everywhere. */
+ap_status ap_stage_norm(struct ap_stage *s, double *norm_p);
+/* Collective. Shadow state of all groups; an error of any rank of a group is everybody's in it. */
+ap_status ap_stage_update(struct ap_stage *s, const struct ap_optimizer_hyper *h, double grad_scale);
+void ap_stage_flip(struct ap_stage *s);
+
+/* Named ranges of all groups, as ap_optimizer_named and _loaded. */
+ap_status ap_stage_named(struct ap_stage *s, int all_weights, struct ap_named_set *set, struct ap_error *err);
+ap_status ap_stage_loaded(struct ap_stage *s);
+
+#endif
