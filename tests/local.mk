@@ -205,7 +205,8 @@ endif
 EXTRA_DIST += tests/support/leaks.h tests/support/expect.sh
 if AP_CRITERION
 AP_BASE_TESTS = tests/unit/test_base tests/unit/test_io_pool tests/unit/test_options tests/unit/test_model_config tests/unit/test_job \
-	tests/unit/test_synth tests/unit/test_wan_matrix tests/unit/test_topology tests/unit/test_cluster tests/unit/test_layout
+	tests/unit/test_synth tests/unit/test_wan_matrix tests/unit/test_topology tests/unit/test_cluster tests/unit/test_layout \
+	tests/unit/test_pipe_schedule
 check_PROGRAMS += $(AP_BASE_TESTS)
 TESTS += $(AP_BASE_TESTS)
 AP_BASE_TEST_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests $(CRITERION_CFLAGS)
@@ -230,6 +231,8 @@ tests_unit_test_cluster_CPPFLAGS = $(AP_BASE_TEST_CPPFLAGS)
 tests_unit_test_cluster_LDADD = $(AP_BASE_TEST_LDADD)
 tests_unit_test_layout_CPPFLAGS = $(AP_BASE_TEST_CPPFLAGS)
 tests_unit_test_layout_LDADD = $(AP_BASE_TEST_LDADD)
+tests_unit_test_pipe_schedule_CPPFLAGS = $(AP_BASE_TEST_CPPFLAGS)
+tests_unit_test_pipe_schedule_LDADD = $(AP_BASE_TEST_LDADD)
 endif
 AP_CLI_TESTS = tests/cli/verbs_test.sh tests/cli/job_test.sh tests/cli/plan_test.sh tests/cli/docs_test.sh tests/cli/routes_test.sh \
 	tests/cli/routes_lp_test.sh

@@ -17,6 +17,7 @@ src_plan_libap_plan_la_SOURCES = \
   src/plan/model_count.c \
   src/plan/name_index.c src/plan/name_index.h \
   src/plan/packing_lp.c src/plan/packing_lp.h \
+  src/plan/pipe_schedule.c src/plan/pipe_schedule.h \
   src/plan/plan_report.c src/plan/plan_report.h \
   src/plan/route_order.c src/plan/route_order.h \
   src/plan/simulate.c src/plan/simulate.h \

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "plan/pipe_schedule.h"
 #include "plan/simulate.h"
 
 enum what { END_FORWARD, END_BACKWARD, COME_AHEAD, COME_BACK };
@@ -18,11 +19,12 @@ struct event {
 };
 
 struct stage_state {
-    int64_t forward, backward;    /* halves begun */
+    struct ap_pipe_cursor cursor;
+    struct ap_pipe_op op;         /* what comes next, or is under way */
+    int waiting, busy;            /* op waits for its input; is under way */
     int64_t ahead, back;          /* inputs that have come: activations, gradients */
     int64_t done;                 /* backwards ended */
     double ahead_free, back_free; /* when the link to the next stage, to the stage before, is free */
-    int busy;
 };
 
 struct play {
@@ -31,6 +33,8 @@ struct play {
     int d;
     int64_t rounds, created;
     struct stage_state *stage;
+    int64_t *window; /* [stages] of pipeline d */
+    struct ap_pipe_spec spec;
     struct event *heap; /* [3 * stages * window] */
     size_t count, room;
     double now, half_time; /* half_time: when half of the rounds were done on stage 0 */
@@ -78,27 +82,21 @@ static struct event pop(struct play *p)
     return first;
 }
 
-/* Start what stage s has to do next, if its input has come. 1F1B: as many forwards as the window holds, then a backward
- * and a forward in turn, then the last backwards; nothing else goes first, even if it could. */
+/* Start what stage s has to do next, if its input has come; nothing else goes first, even if it could. */
 static ap_status start(struct play *p, int s)
 {
     struct stage_state *x = &p->stage[s];
     const struct ap_layout_stage *k = ap_layout_stage(p->m, p->l, s, p->d);
-    int64_t window = p->l->window[s * p->l->data + p->d];
-    int ahead = x->forward < p->rounds && x->forward - x->backward < window;
     if (x->busy)
         return AP_OK;
-    if (ahead && x->forward < x->ahead) {
-        x->forward++;
-        x->busy = 1;
-        return push(p, p->now + k->forward, END_FORWARD, s);
-    }
-    if (!ahead && x->backward < (s == p->l->pipeline - 1 ? x->forward : x->back)) {
-        x->backward++;
-        x->busy = 1;
-        return push(p, p->now + k->backward, END_BACKWARD, s);
-    }
-    return AP_OK;
+    if (!x->waiting)
+        x->waiting = ap_pipe_next(&x->cursor, &x->op);
+    int forward = x->op.work == AP_PIPE_FORWARD;
+    if (!x->waiting || x->op.micro >= (forward ? x->ahead : x->back))
+        return AP_OK;
+    x->waiting = 0;
+    x->busy = 1;
+    return push(p, p->now + (forward ? k->forward : k->backward), forward ? END_FORWARD : END_BACKWARD, s);
 }
 
 /* One transfer on a link that is free from *free_p on; what comes on stage `to`. */
@@ -141,15 +139,23 @@ static ap_status happen(struct play *p, struct event e)
 static ap_status play(struct play *p, double *seconds_p)
 {
     int64_t rounds = p->l->rounds[p->d];
-    memset(p->stage, 0, (size_t)p->l->pipeline * sizeof *p->stage);
+    int stages = p->l->pipeline;
+    memset(p->stage, 0, (size_t)stages * sizeof *p->stage);
     p->rounds = rounds < AP_SIMULATE_ROUNDS ? rounds : AP_SIMULATE_ROUNDS;
     p->count = 0;
     p->now = 0;
-    p->stage[0].ahead = p->rounds;
+    for (int s = 0; s < stages; s++)
+        p->window[s] = p->l->window[s * p->l->data + p->d];
+    p->spec = (struct ap_pipe_spec){AP_PIPE_1F1B, stages, 1, p->rounds, p->window};
+    if (ap_pipe_check(&p->spec, NULL) != AP_OK)
+        return AP_ERR_BUG;
+    for (int s = 0; s < stages; s++)
+        ap_pipe_begin(&p->spec, s, &p->stage[s].cursor);
+    p->stage[0].ahead = p->stage[stages - 1].back = p->rounds; /* at the ends nothing has to come */
     AP_TRY(start(p, 0));
     while (p->count > 0)
         AP_TRY(happen(p, pop(p)));
-    for (int s = 0; s < p->l->pipeline; s++)
+    for (int s = 0; s < stages; s++)
         if (p->stage[s].done != p->rounds)
             return AP_ERR_BUG;
     *seconds_p = p->now;
@@ -164,13 +170,15 @@ ap_status ap_simulate_step(const struct ap_layout_model *m, const struct ap_layo
     struct play p = {.m = m, .l = l};
     double longest = 0;
     p.stage = calloc((size_t)l->pipeline, sizeof *p.stage);
-    ap_status status = p.stage != NULL ? AP_OK : AP_ERR_NOMEM;
+    p.window = calloc((size_t)l->pipeline, sizeof *p.window);
+    ap_status status = p.stage != NULL && p.window != NULL ? AP_OK : AP_ERR_NOMEM;
     for (p.d = 0; p.d < l->data && status == AP_OK; p.d++) {
         double seconds = 0;
         status = play(&p, &seconds);
         longest = fmax(longest, seconds);
     }
     free(p.stage);
+    free(p.window);
     free(p.heap);
     if (status == AP_ERR_BUG)
         return ap_error_set(err, status, "the simulated schedule of pipeline %d got stuck", p.d - 1);

@@ -7,12 +7,12 @@
 
 #include "plan/layout.h"
 
-/* Seconds of the step of l, whose cost was computed last (ap_layout_stage). Stages work by 1F1B: as many
- * forwards as the window holds, then a backward and a forward in turn, in that order whatever comes first; a link
- * carries one transfer at a time in each direction, in the order in which they come. Links between sites have the share
- * of the bandwidth that the cost model gives them. Gradients and optimizer follow when the last pipeline has ended.
- * Pipelines of more than AP_SIMULATE_ROUNDS micro-batches are played that far and continued at the pace of their second
- * half. AP_ERR_NOMEM. AP_ERR_BUG: the schedule cannot go on (it was proved wrong). */
+/* Seconds of the step of l, whose cost was computed last (ap_layout_stage). Stages work by 1F1B with the layout's
+ * windows, in the order of pipe_schedule.h whatever comes first; a link carries one transfer at a time in each
+ * direction, in the order in which they come. Links between sites have the share of the bandwidth that the cost model
+ * gives them. Gradients and optimizer follow when the last pipeline has ended. Pipelines of more than
+ * AP_SIMULATE_ROUNDS micro-batches are played that far and continued at the pace of their second half. AP_ERR_NOMEM.
+ * AP_ERR_BUG: the schedule cannot go on (it was proved wrong). */
 #define AP_SIMULATE_ROUNDS 4096
 ap_status ap_simulate_step(const struct ap_layout_model *m, const struct ap_layout *l, double *seconds_p,
                            struct ap_error *err);
