@@ -604,7 +604,7 @@ static void split_pipe(struct ap_layout_model *m, struct ap_layout *l)
     double waiting = smaller(rest, way + slowed), wan = way > 0 ? waiting * ways[1] / way : 0;
     c->slow_stage = p.slow;
     c->compute = n * slow->compute + c->optimizer;
-    c->lan = n * (whole - slow->compute) + c->sync_lan + waiting - wan;
+    c->lan = n * larger(0, whole - slow->compute) + c->sync_lan + waiting - wan;
     c->wan = c->sync_wan + wan;
     c->bubble = rest - waiting;
 }

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "plan/axes.h"
 #include "plan/layout_model.h"
 
 struct ap_layout *ap_layout_create(int tensor, int expert, int pipeline, int data)
@@ -196,42 +197,17 @@ void ap_layout_model_destroy(struct ap_layout_model *m)
     free(m);
 }
 
-/* "tensor 16: 8 attention heads cannot be shared out evenly". */
-static int uneven(char *buf, size_t size, const char *axis, int n, int64_t things, const char *what)
-{
-    if (things % n == 0)
-        return 0;
-    snprintf(buf, size, "%s %d: %lld %s cannot be shared out evenly%s", axis, n, (long long)things, what,
-             things < n ? ", there are fewer of them" : "");
-    return 1;
-}
-
 int ap_layout_refused(const struct ap_layout_model *m, const struct ap_layout *l, char *buf, size_t size)
 {
-    const struct ap_model_config *c = m->p.cfg;
-    int64_t micro = m->p.global_sequences / l->micro_sequences, dense = c->routed_experts == 0 || c->first_dense > 0;
-    if (uneven(buf, size, "tensor", l->tensor, c->heads, "attention heads") ||
-        (dense && uneven(buf, size, "tensor", l->tensor, c->intermediate_size, "columns of the MLP")) ||
-        (c->routed_experts > 0 &&
-         uneven(buf, size, "tensor", l->tensor, c->moe_intermediate_size, "columns of an expert")) ||
-        uneven(buf, size, "tensor", l->tensor, l->micro_sequences * m->p.seq_len, "tokens of a micro-batch"))
-        return 1;
-    if (l->expert > 1 && c->routed_experts == 0) {
-        snprintf(buf, size, "expert %d: the model has no experts", l->expert);
+    const struct ap_axes axes = {l->data, l->tensor, l->pipeline, l->expert};
+    int64_t rows = l->micro_sequences * m->p.seq_len;
+    struct ap_error err;
+    if (ap_axes_check(m->p.cfg, &axes, m->p.global_sequences / l->micro_sequences, &err) != AP_OK) {
+        snprintf(buf, size, "%s", err.text);
         return 1;
     }
-    if (l->expert > 1 && uneven(buf, size, "expert", l->expert, c->routed_experts, "routed experts"))
-        return 1;
-    if (l->pipeline > c->layers) {
-        snprintf(buf, size, "pipeline %d: the model has only %lld layers", l->pipeline, (long long)c->layers);
-        return 1;
-    }
-    if (uneven(buf, size, "expert", l->expert, micro, "micro-batches of a step"))
-        return 1;
-    if (micro / l->expert < l->data) {
-        snprintf(buf, size, "data %d x expert %d: a step has only %lld micro-batches of %lld sequences", l->data,
-                 l->expert, (long long)micro, (long long)l->micro_sequences);
-        return 1;
-    }
-    return 0;
+    if (rows % l->tensor != 0) /* norms are sharded by tokens, in equal parts as far as the cost model knows */
+        snprintf(buf, size, "tensor %d: %lld tokens of a micro-batch cannot be shared out evenly", l->tensor,
+                 (long long)rows);
+    return rows % l->tensor != 0;
 }
