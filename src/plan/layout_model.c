@@ -78,9 +78,7 @@ static void sum_layers(struct ap_layout_model *m)
         m->largest_scratch = fmax(m->largest_scratch, n.scratch_token);
         m->largest_saved = fmax(m->largest_saved, n.saved_token);
     }
-    struct ap_stage_load all;
-    ap_layout_load(m, 0, (int)c->layers, &all);
-    m->flops_all = all.flops;
+    ap_layout_ends(m);
 }
 
 /* The best of everything, for lower bounds. */
@@ -153,19 +151,22 @@ ap_status ap_layout_model_create(const struct ap_layout_problem *p, struct ap_la
     m->load = calloc(sites * sites + 2 * sites, sizeof *m->load);
     m->position = calloc(5 * nodes + sites, sizeof *m->position);
     m->site_use = calloc(sites, sizeof *m->site_use);
-    m->pipe = calloc(ranks, sizeof *m->pipe);
+    m->pipe = calloc(2 * ranks, sizeof *m->pipe);
+    m->shape = calloc(ranks, sizeof *m->shape);
     m->table = calloc((layers + 1) * (stages + 1), sizeof *m->table);
     m->choice = calloc((layers + 1) * (stages + 1), sizeof *m->choice);
-    m->trip = calloc(stages + 1, sizeof *m->trip);
+    m->beyond = calloc(2 * (stages + 1), sizeof *m->beyond);
     m->line = calloc(layers + 1, sizeof *m->line);
     m->kept = calloc(stages + 1, sizeof *m->kept);
     m->links = calloc(stages + 1, sizeof *m->links);
     if (m->sum == NULL || m->stage == NULL || m->load == NULL || m->position == NULL || m->site_use == NULL ||
-        m->pipe == NULL || m->table == NULL || m->choice == NULL || m->trip == NULL || m->line == NULL ||
-        m->kept == NULL || m->links == NULL) {
+        m->pipe == NULL || m->shape == NULL || m->table == NULL || m->choice == NULL || m->beyond == NULL ||
+        m->line == NULL || m->kept == NULL || m->links == NULL) {
         ap_layout_model_destroy(m);
         return ap_error_set(err, AP_ERR_NOMEM, "out of memory for the planner");
     }
+    m->then = m->pipe + ranks;
+    m->open = m->beyond + stages + 1;
     m->node_at = m->position + nodes;
     m->mark = m->node_at + nodes;
     m->count = m->mark + nodes;
@@ -188,9 +189,10 @@ void ap_layout_model_destroy(struct ap_layout_model *m)
     free(m->position);
     free(m->site_use);
     free(m->pipe);
+    free(m->shape);
     free(m->table);
     free(m->choice);
-    free(m->trip);
+    free(m->beyond);
     free(m->line);
     free(m->kept);
     free(m->links);
