@@ -121,7 +121,8 @@ endif
 # libFuzzer's main takes replay.c's place (`make fuzzers` builds them, tests/support/check_all.sh runs them).
 EXTRA_DIST += tests/fuzz/corpus tests/fuzz/lsan.supp tests/fuzz/memory_file.h
 AP_FUZZ_TARGETS = tests/fuzz/fuzz_yaml tests/fuzz/fuzz_idx tests/fuzz/fuzz_manifest tests/fuzz/fuzz_safetensors tests/fuzz/fuzz_model_config \
-	tests/fuzz/fuzz_roff tests/fuzz/fuzz_job tests/fuzz/fuzz_link tests/fuzz/fuzz_wan tests/fuzz/fuzz_topology
+	tests/fuzz/fuzz_roff tests/fuzz/fuzz_job tests/fuzz/fuzz_link tests/fuzz/fuzz_wan tests/fuzz/fuzz_topology \
+	tests/fuzz/fuzz_plan
 check_PROGRAMS += $(AP_FUZZ_TARGETS)
 if AP_FUZZER
 AP_FUZZ_MAIN =
@@ -173,6 +174,10 @@ tests_fuzz_fuzz_topology_SOURCES = tests/fuzz/fuzz_topology.c $(AP_FUZZ_MAIN)
 tests_fuzz_fuzz_topology_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests
 tests_fuzz_fuzz_topology_LDFLAGS = $(AM_LDFLAGS) $(AP_FUZZ_ENGINE)
 tests_fuzz_fuzz_topology_LDADD = src/plan/libap_plan.la src/base/libap_base.la $(AP_FUZZ_LIBS)
+tests_fuzz_fuzz_plan_SOURCES = tests/fuzz/fuzz_plan.c $(AP_FUZZ_MAIN)
+tests_fuzz_fuzz_plan_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests
+tests_fuzz_fuzz_plan_LDFLAGS = $(AM_LDFLAGS) $(AP_FUZZ_ENGINE)
+tests_fuzz_fuzz_plan_LDADD = src/plan/libap_plan.la src/text/libap_text.la src/base/libap_base.la $(AP_FUZZ_LIBS)
 AP_FUZZ_LIBS = $(HDF5_LIBS) $(ZSTD_LIBS) $(XXHASH_LIBS) $(YYJSON_LIBS) $(FYAML_LIBS) -lpthread -lm
 
 # ---- state, ckpt
@@ -206,7 +211,7 @@ EXTRA_DIST += tests/support/leaks.h tests/support/expect.sh
 if AP_CRITERION
 AP_BASE_TESTS = tests/unit/test_base tests/unit/test_io_pool tests/unit/test_options tests/unit/test_model_config tests/unit/test_job \
 	tests/unit/test_synth tests/unit/test_wan_matrix tests/unit/test_topology tests/unit/test_cluster tests/unit/test_layout \
-	tests/unit/test_pipe_schedule
+	tests/unit/test_pipe_schedule tests/unit/test_plan_file
 check_PROGRAMS += $(AP_BASE_TESTS)
 TESTS += $(AP_BASE_TESTS)
 AP_BASE_TEST_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests $(CRITERION_CFLAGS)
@@ -233,6 +238,8 @@ tests_unit_test_layout_CPPFLAGS = $(AP_BASE_TEST_CPPFLAGS)
 tests_unit_test_layout_LDADD = $(AP_BASE_TEST_LDADD)
 tests_unit_test_pipe_schedule_CPPFLAGS = $(AP_BASE_TEST_CPPFLAGS)
 tests_unit_test_pipe_schedule_LDADD = $(AP_BASE_TEST_LDADD)
+tests_unit_test_plan_file_CPPFLAGS = $(AP_BASE_TEST_CPPFLAGS)
+tests_unit_test_plan_file_LDADD = $(AP_BASE_TEST_LDADD)
 endif
 AP_CLI_TESTS = tests/cli/verbs_test.sh tests/cli/job_test.sh tests/cli/plan_test.sh tests/cli/docs_test.sh tests/cli/routes_test.sh \
 	tests/cli/routes_lp_test.sh

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/dtype.h"
 #include "base/io.h"
 #include "base/log.h"
@@ -32,40 +33,55 @@ static ap_status load_wan(const struct plan_machine_flags *f, struct ap_topology
     return status;
 }
 
-static ap_status print(struct ap_plan_report *r, int json)
+/* plan.json as text, owned by the caller; NULL: out of memory. */
+static char *plan_text(const struct ap_plan_report *r)
 {
-    char *text;
-    if (json) {
-        struct ap_json j = {.indent = 2};
-        ap_plan_report_json(r, &j);
-        ap_strbuf_add(&j.text, "\n");
-        text = ap_strbuf_take(&j.text);
-    } else {
-        struct ap_strbuf b = {0};
-        ap_plan_report_text(r, &b);
-        text = ap_strbuf_take(&b);
-    }
-    if (text == NULL)
-        return AP_ERR_NOMEM;
-    ap_out("%s", text);
-    free(text);
-    return AP_OK;
+    struct ap_json j = {.indent = 2};
+    struct ap_plan *p = NULL;
+    if (ap_plan_report_plan(r, &p) != AP_OK)
+        return NULL;
+    ap_plan_report_json(r, p, &j);
+    ap_plan_destroy(p);
+    ap_strbuf_add(&j.text, "\n");
+    return ap_strbuf_take(&j.text);
 }
 
-static ap_status search(const struct ap_job *job, const struct ap_layout_problem *p, int keep, int json,
-                        struct ap_error *err)
+static ap_status print(const struct ap_plan_report *r, const char *out, int json, struct ap_error *err)
+{
+    struct ap_strbuf b = {0};
+    char *plan = plan_text(r), *report = NULL;
+    ap_status status = AP_OK;
+    if (!json) {
+        ap_plan_report_text(r, &b);
+        report = ap_strbuf_take(&b);
+    }
+    if (plan == NULL || (!json && report == NULL))
+        status = ap_error_set(err, AP_ERR_NOMEM, "out of memory for the report");
+    if (status == AP_OK && out != NULL)
+        status = ap_io_write_durable(out, plan, strlen(plan), err);
+    if (status == AP_OK)
+        ap_out("%s", json ? plan : report);
+    free(plan);
+    free(report);
+    return status;
+}
+
+static ap_status search(const struct ap_job *job, const struct ap_layout_problem *p, const struct plan_machine_flags *f,
+                        int json, struct ap_error *err)
 {
     struct ap_layout_model *m = NULL;
     struct ap_layout_plan plan = {0};
-    struct ap_plan_report r = {.problem = p, .plan = &plan, .job = job->name};
+    char date[40];
+    struct ap_plan_report r = {.problem = p, .plan = &plan, .job = job->name, .date = date};
+    ap_clock_iso(ap_clock_wall(), date);
     ap_status status = ap_layout_model_create(p, &m, err);
     if (status == AP_OK)
-        status = ap_layout_search(m, keep, &plan, err);
+        status = ap_layout_search(m, 1 + (int)f->runners_up, &plan, err);
     if (status == AP_OK)
         status = ap_simulate_step(m, plan.best[0], &r.simulated, err);
     r.model = m;
-    if (status == AP_OK && print(&r, json) != AP_OK)
-        status = ap_error_set(err, AP_ERR_NOMEM, "out of memory for the report");
+    if (status == AP_OK)
+        status = print(&r, f->out, json, err);
     ap_layout_plan_clear(&plan);
     ap_layout_model_destroy(m);
     return status;
@@ -93,7 +109,7 @@ ap_status plan_layout(const struct ap_job *job, const struct plan_machine_flags 
         .pipeline = job->parallel.pipeline,
         .expert = job->parallel.expert,
     };
-    ap_status status = search(job, &p, 1 + (int)f->runners_up, json, err);
+    ap_status status = search(job, &p, f, json, err);
     ap_topology_destroy(t);
     return status;
 }

@@ -52,6 +52,10 @@ static const struct ap_option flags[] = {
      .doc =
          "A matrix between sites (src,dst,rtt_ms,gbit_per_s) instead; what the sites are like is said by the options "
          "that follow."},
+    {.key = "out",
+     .kind = AP_OPT_PATH,
+     MACHINE(out),
+     .doc = "With --topology or --wan: write the plan there (plan.json), for a run to follow."},
     {.key = "nodes-per-site",
      .kind = AP_OPT_INT,
      MACHINE(nodes_per_site),
@@ -144,9 +148,9 @@ const struct ap_verb ap_verb_desc_plan = {
         "With a machine (--topology or --wan): which rank does what. The number of ranks is split over the axes data, "
         "tensor, pipeline and expert so that the predicted step is shortest; what the job's parallel section fixes "
         "stays. Printed are the layout, the predicted step in its parts, memory, why, and the runners-up; with --json "
-        "the content of plan.json.\n\n"
+        "the content of plan.json, which --out writes.\n\n"
         "  antipode plan --model deepseek-v3 --count --json\n"
-        "  antipode plan job.yaml --topology runs/NAME/topology.csv\n"
+        "  antipode plan job.yaml --topology runs/NAME/topology.csv --out runs/NAME/plan.json\n"
         "  antipode plan job.yaml --wan sites.csv --nodes-per-site 4 --ranks-per-node 8 --gflops 3e5 --memory-gb 80",
     .flags = flags,
     .flag_count = sizeof flags / sizeof flags[0],
@@ -269,6 +273,11 @@ static ap_status plan(const struct ap_cli_args *args, const struct plan_flags *f
     if (f->model != NULL && (f->machine.topology != NULL || f->machine.wan != NULL)) {
         ap_error_set(err, AP_ERR_USAGE, "a layout is planned for a job, not for --model");
         ap_error_hint(err, "antipode plan JOB --topology FILE");
+        return AP_ERR_USAGE;
+    }
+    if (f->machine.out != NULL && f->machine.topology == NULL && f->machine.wan == NULL) {
+        ap_error_set(err, AP_ERR_USAGE, "--out is where a layout goes, and that needs a machine");
+        ap_error_hint(err, "antipode plan JOB --topology FILE --out plan.json");
         return AP_ERR_USAGE;
     }
     if (f->model == NULL) {

@@ -35,48 +35,65 @@ static struct ap_topo_link worse(struct ap_topo_link a, struct ap_topo_link b)
     return (struct ap_topo_link){larger(a.latency, b.latency), smaller(a.bandwidth, b.bandwidth)};
 }
 
+static void add_load(struct ap_stage_load *to, const struct ap_stage_load *n)
+{
+    to->flops += n->flops;
+    to->flops_forward += n->flops_forward;
+    to->dense += n->dense;
+    to->routed += n->routed;
+    to->saved += n->saved;
+    to->held += n->held;
+    to->reduces += n->reduces;
+    to->reduces_forward += n->reduces_forward;
+    to->exchanges += n->exchanges;
+    to->exchanges_forward += n->exchanges_forward;
+}
+
+void ap_layout_ends(struct ap_layout_model *m)
+{
+    const struct ap_model_config *c = m->p.cfg;
+    double h = (double)c->hidden_size, e = m->p.element_size, head = h * (double)c->vocab_size;
+    m->front = (struct ap_stage_load){.dense = head, .reduces = 1, .reduces_forward = 1};
+    for (int outer = 0; outer < 2; outer++) { /* 1: the last stage holds no embedding of its own */
+        struct ap_stage_load n = {.flops = 6 * head, .flops_forward = 2 * head, .dense = head + h, .reduces = 1};
+        n.held = (double)c->vocab_size * e + h * e;
+        for (int64_t k = 0; k < c->mtp_depth; k++) {
+            struct ap_model_layer mtp;
+            int moe = ap_model_layer_is_moe(c, c->layers + k);
+            ap_model_count_layer(c, c->layers + k, m->p.seq_len, m->p.element_size, &mtp);
+            n.flops += mtp.flops_token + 6 * head;
+            n.flops_forward += mtp.flops_token / 3 + 2 * head;
+            n.dense += (double)mtp.dense + (outer ? head : 0);
+            n.routed += (double)mtp.routed;
+            n.saved += mtp.saved_token;
+            n.reduces += 6;
+            n.reduces_forward += 3;
+            n.exchanges += moe ? 4 : 0;
+            n.exchanges_forward += moe ? 2 : 0;
+        }
+        m->back[outer] = n;
+    }
+}
+
 void ap_layout_load(const struct ap_layout_model *m, int first, int end, struct ap_stage_load *load_p)
 {
     const struct ap_model_config *c = m->p.cfg;
     const struct ap_stage_load *a = &m->sum[first], *b = &m->sum[end];
-    double h = (double)c->hidden_size, e = m->p.element_size, head = h * (double)c->vocab_size;
-    int outer = first > 0; /* the last stage holds no embedding of its own */
     struct ap_stage_load n = {.flops = b->flops - a->flops,
                               .flops_forward = b->flops_forward - a->flops_forward,
                               .dense = b->dense - a->dense,
                               .routed = b->routed - a->routed,
                               .saved = b->saved - a->saved,
-                              .held = 2 * h * e + m->largest_scratch + (m->p.recompute ? m->largest_saved : 0),
+                              .held = 2 * (double)c->hidden_size * m->p.element_size + m->largest_scratch,
                               .reduces = b->reduces - a->reduces,
                               .reduces_forward = b->reduces_forward - a->reduces_forward,
                               .exchanges = b->exchanges - a->exchanges,
                               .exchanges_forward = b->exchanges_forward - a->exchanges_forward};
-    if (first == 0) {
-        n.dense += head;
-        n.reduces++;
-        n.reduces_forward++;
-    }
-    if (end == c->layers) {
-        n.flops += 6 * head;
-        n.flops_forward += 2 * head;
-        n.dense += head + h;
-        n.held += (double)c->vocab_size * e + h * e;
-        n.reduces++;
-    }
-    for (int64_t k = 0; end == c->layers && k < c->mtp_depth; k++) {
-        struct ap_model_layer mtp;
-        int moe = ap_model_layer_is_moe(c, c->layers + k);
-        ap_model_count_layer(c, c->layers + k, m->p.seq_len, m->p.element_size, &mtp);
-        n.flops += mtp.flops_token + 6 * head;
-        n.flops_forward += mtp.flops_token / 3 + 2 * head;
-        n.dense += (double)mtp.dense + (outer ? head : 0);
-        n.routed += (double)mtp.routed;
-        n.saved += mtp.saved_token;
-        n.reduces += 6;
-        n.reduces_forward += 3;
-        n.exchanges += moe ? 4 : 0;
-        n.exchanges_forward += moe ? 2 : 0;
-    }
+    n.held += m->p.recompute ? m->largest_saved : 0;
+    if (first == 0)
+        add_load(&n, &m->front);
+    if (end == c->layers)
+        add_load(&n, &m->back[first > 0]);
     *load_p = n;
 }
 
@@ -231,13 +248,6 @@ static void time_stages(struct ap_layout_model *m, const struct ap_layout *l)
 
 /* ---- one pipeline ---- */
 
-/* What the closed form needs of pipeline d. */
-struct pipe {
-    double fill;   /* one micro-batch there and back */
-    double period; /* of the slowest stage or link */
-    int slow;      /* slowest stage */
-};
-
 static double stage_sum(const struct ap_layout_stage *k)
 {
     return k->forward + k->backward;
@@ -248,9 +258,9 @@ static double link_sum(const struct ap_layout_stage *k)
     return k->ahead.latency + k->ahead.occupied + k->back.latency + k->back.occupied;
 }
 
-static struct pipe measure(const struct ap_layout_model *m, const struct ap_layout *l, int d)
+static struct ap_pipe_shape measure(const struct ap_layout_model *m, const struct ap_layout *l, int d)
 {
-    struct pipe p = {0, 0, 0};
+    struct ap_pipe_shape p = {.like = d};
     double slowest = 0;
     for (int s = 0; s < l->pipeline; s++) {
         const struct ap_layout_stage *k = stage_of(m, l, s, d);
@@ -264,12 +274,25 @@ static struct pipe measure(const struct ap_layout_model *m, const struct ap_layo
     return p;
 }
 
+/* Do all stages and links of pipeline d take as long as those of the pipeline before it? */
+static int like_before(const struct ap_layout_model *m, const struct ap_layout *l, int d)
+{
+    for (int s = 0; s < l->pipeline; s++) {
+        const struct ap_layout_stage *a = stage_of(m, l, s, d - 1), *b = a + 1;
+        if (a->forward != b->forward || a->backward != b->backward || a->ahead.latency != b->ahead.latency ||
+            a->ahead.occupied != b->ahead.occupied || a->back.latency != b->back.latency ||
+            a->back.occupied != b->back.occupied)
+            return 0;
+    }
+    return 1;
+}
+
 /* Micro-batches in flight from each stage on: as few as keep the slowest stage or link busy, w_s periods for the way
  * from stage s there and back, and between two stages s < j that do forwards and backwards in turn
  *   (w_s - w_j + 1) periods >= the way from s to j and back, with the work of both.
  * More would only let gradients wait. A schedule that is not deep stays with the 1F1B number, the stages still ahead.
  */
-static void set_windows(const struct ap_layout_model *m, struct ap_layout *l, int d, const struct pipe *p)
+static void set_windows(const struct ap_layout_model *m, struct ap_layout *l, int d, const struct ap_pipe_shape *p)
 {
     double trip = 0, need = -INFINITY;
     int64_t after = 1;
@@ -295,8 +318,7 @@ static void set_windows(const struct ap_layout_model *m, struct ap_layout *l, in
  *   and back from that stage;
  * - two stages whose windows differ by v - 1: doing forwards and backwards in turn each waits for the other, once there
  *   and back for every v micro-batches. Deep windows are wide enough for that. */
-static double pipe_time(const struct ap_layout_model *m, const struct ap_layout *l, int d, const struct pipe *p,
-                        int64_t n)
+static double pipe_time(const struct ap_layout_model *m, const struct ap_layout *l, int d, int64_t n)
 {
     double more = 0, trip = 0, pace = 0, others = (double)(n - 1);
     for (int s = l->pipeline - 1; s >= 0; s--) {
@@ -313,26 +335,31 @@ static double pipe_time(const struct ap_layout_model *m, const struct ap_layout 
         }
         if (turns > 0)
             more = larger(more, turns * larger(trip, (w - 1) * step) + (others - turns * w) * step);
-        m->trip[s] = trip;
-        for (int j = s + 1; j < l->pipeline && j <= s + (l->deep ? 1 : CHAIN) && others >= w; j++) {
-            double v = w - (double)l->window[j * l->data + d] + 1;
-            double way = trip - m->trip[j] + stage_sum(stage_of(m, l, j, d));
-            more = larger(more, first * larger(half, link) + (others - first) / v * way);
-        }
-        if (s > 0) {
-            const struct ap_layout_stage *up = stage_of(m, l, s - 1, d);
-            more = larger(more, first * up->ahead.occupied + others * up->back.occupied + whole - trip);
-        }
-        if (turns > 0)
-            more = larger(more, turns * larger(trip, (w - 1) * step) + (others - turns * w) * step);
-        if (s + 1 < l->pipeline && others >= w) {
-            double v = w - (double)l->window[(s + 1) * l->data + d] + 1, both = whole + link_sum(k);
-            both += stage_sum(stage_of(m, l, s + 1, d));
-            more = larger(more, first * larger(half, link) + (others - first) / v * both);
-        }
+        m->beyond[s] = trip - whole;
+        m->open[s] = w;
+        double slowest = 0; /* seconds for each micro-batch of the longest way there and back to a stage near by */
+        for (int j = s + 1; j < l->pipeline && j <= s + (l->deep ? 1 : CHAIN) && others >= w; j++)
+            slowest = larger(slowest, (trip - m->beyond[j]) / (w - m->open[j] + 1));
+        if (slowest > 0)
+            more = larger(more, first * larger(half, link) + (others - first) * slowest);
         pace = larger(pace, larger(whole, link));
     }
-    return p->fill + more;
+    return m->shape[d].fill + more;
+}
+
+/* What all pipelines are like, and their windows; pipelines like the one before are measured once. */
+static void measure_pipes(struct ap_layout_model *m, struct ap_layout *l)
+{
+    for (int d = 0; d < l->data; d++) {
+        if (d > 0 && like_before(m, l, d)) {
+            m->shape[d] = m->shape[d - 1];
+            for (int s = 0; s < l->pipeline; s++)
+                l->window[s * l->data + d] = l->window[s * l->data + d - 1];
+            continue;
+        }
+        m->shape[d] = measure(m, l, d);
+        set_windows(m, l, d, &m->shape[d]);
+    }
 }
 
 /* Rounds in proportion to the pipelines' speeds once they are filled, so that all end at one time: pipeline d does
@@ -342,16 +369,13 @@ static void share_rounds(struct ap_layout_model *m, struct ap_layout *l, int64_t
     double speed = 0, filled = 0, end;
     int64_t given = 0;
     for (int d = 0; d < l->data; d++) {
-        struct pipe p = measure(m, l, d);
-        set_windows(m, l, d, &p);
         l->rounds[d] = 1; /* everyone has one */
-        speed += 1 / p.period;
-        filled += p.fill / p.period;
+        speed += 1 / m->shape[d].period;
+        filled += m->shape[d].fill / m->shape[d].period;
     }
     end = ((double)(rounds - l->data) + filled) / speed;
     for (int d = 0; d < l->data; d++) {
-        struct pipe p = measure(m, l, d);
-        double exact = larger(0, (end - p.fill) / p.period);
+        double exact = larger(0, (end - m->shape[d].fill) / m->shape[d].period);
         int64_t room = rounds - given - (l->data - d), whole = (int64_t)smaller(floor(exact), (double)room);
         l->rounds[d] += whole;
         m->pipe[d] = exact - (double)whole;
@@ -367,15 +391,35 @@ static void share_rounds(struct ap_layout_model *m, struct ap_layout *l, int64_t
     }
 }
 
+/* Into m->pipe and m->then: seconds of pipeline d for its rounds, and -1: for one more is not known yet. */
+static void time_pipe(struct ap_layout_model *m, const struct ap_layout *l, int d)
+{
+    int like = m->shape[d].like;
+    if (like < d && l->rounds[like] == l->rounds[d])
+        m->pipe[d] = m->pipe[like];
+    else
+        m->pipe[d] = pipe_time(m, l, d, l->rounds[d]);
+    m->then[d] = -1;
+}
+
+/* Seconds of pipeline d for one round more; last: the pipeline that ends last. */
+static double time_then(struct ap_layout_model *m, const struct ap_layout *l, int d, int last)
+{
+    if (m->shape[d].like == m->shape[last].like && l->rounds[d] + 1 == l->rounds[last])
+        return m->pipe[last];
+    int from = l->rounds[m->shape[d].like] == l->rounds[d] ? m->shape[d].like : d;
+    if (m->then[from] < 0)
+        m->then[from] = pipe_time(m, l, from, l->rounds[from] + 1);
+    return m->then[from];
+}
+
 /* Move single rounds from the pipeline that ends last to the one that then ends first, while that helps: proportional
  * shares forget that pipelines fill at different speeds. Returns the last end. */
 static double level_rounds(struct ap_layout_model *m, struct ap_layout *l, int *slow_p)
 {
     int limit = l->data <= 64 ? 4096 : 64;
-    for (int d = 0; d < l->data; d++) {
-        struct pipe p = measure(m, l, d);
-        m->pipe[d] = pipe_time(m, l, d, &p, l->rounds[d]);
-    }
+    for (int d = 0; d < l->data; d++)
+        time_pipe(m, l, d);
     for (;; limit--) {
         int last = 0, first = -1;
         double then = INFINITY;
@@ -383,23 +427,18 @@ static double level_rounds(struct ap_layout_model *m, struct ap_layout *l, int *
             if (m->pipe[d] > m->pipe[last])
                 last = d;
         *slow_p = last;
-        for (int d = 0; d < l->data && limit > 0 && l->rounds[last] > 1; d++) {
-            if (m->pipe[d] >= m->pipe[last])
-                continue;
-            struct pipe p = measure(m, l, d);
-            double end = pipe_time(m, l, d, &p, l->rounds[d] + 1);
-            if (end < then) {
-                then = end;
+        for (int d = 0; d < l->data && limit > 0 && l->rounds[last] > 1; d++)
+            if (m->pipe[d] < m->pipe[last] && time_then(m, l, d, last) < then) {
+                then = time_then(m, l, d, last);
                 first = d;
             }
-        }
         if (first < 0 || then >= m->pipe[last])
             return m->pipe[last];
         l->rounds[last]--;
         l->rounds[first]++;
-        struct pipe p = measure(m, l, last);
-        m->pipe[last] = pipe_time(m, l, last, &p, l->rounds[last]);
+        time_pipe(m, l, last);
         m->pipe[first] = then;
+        m->then[first] = -1;
     }
 }
 
@@ -592,7 +631,7 @@ static void split_pipe(struct ap_layout_model *m, struct ap_layout *l)
 {
     struct ap_layout_cost *c = &l->cost;
     int d = c->slow_pipe;
-    struct pipe p = measure(m, l, d);
+    struct ap_pipe_shape p = m->shape[d];
     const struct ap_layout_stage *slow = stage_of(m, l, p.slow, d);
     double n = (double)l->rounds[d], whole = stage_sum(slow), ways[2] = {0, 0};
     double rest = larger(0, c->pipe - n * whole);
@@ -604,7 +643,7 @@ static void split_pipe(struct ap_layout_model *m, struct ap_layout *l)
     double waiting = smaller(rest, way + slowed), wan = way > 0 ? waiting * ways[1] / way : 0;
     c->slow_stage = p.slow;
     c->compute = n * slow->compute + c->optimizer;
-    c->lan = n * (whole - slow->compute) + c->sync_lan + waiting - wan;
+    c->lan = n * larger(0, whole - slow->compute) + c->sync_lan + waiting - wan;
     c->wan = c->sync_wan + wan;
     c->bubble = rest - waiting;
 }
@@ -615,6 +654,7 @@ void ap_layout_cost(struct ap_layout_model *m, struct ap_layout *l)
     int64_t rounds = m->p.global_sequences / l->micro_sequences / l->expert;
     m->tried++;
     time_stages(m, l);
+    measure_pipes(m, l);
     share_rounds(m, l, rounds);
     c->pipe = level_rounds(m, l, &c->slow_pipe);
     sync_gradients(m, l);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "plan/axes.h"
 #include "plan/layout_model.h"
 
 struct ap_layout *ap_layout_create(int tensor, int expert, int pipeline, int data)
@@ -77,9 +78,7 @@ static void sum_layers(struct ap_layout_model *m)
         m->largest_scratch = fmax(m->largest_scratch, n.scratch_token);
         m->largest_saved = fmax(m->largest_saved, n.saved_token);
     }
-    struct ap_stage_load all;
-    ap_layout_load(m, 0, (int)c->layers, &all);
-    m->flops_all = all.flops;
+    ap_layout_ends(m);
 }
 
 /* The best of everything, for lower bounds. */
@@ -152,19 +151,22 @@ ap_status ap_layout_model_create(const struct ap_layout_problem *p, struct ap_la
     m->load = calloc(sites * sites + 2 * sites, sizeof *m->load);
     m->position = calloc(5 * nodes + sites, sizeof *m->position);
     m->site_use = calloc(sites, sizeof *m->site_use);
-    m->pipe = calloc(ranks, sizeof *m->pipe);
+    m->pipe = calloc(2 * ranks, sizeof *m->pipe);
+    m->shape = calloc(ranks, sizeof *m->shape);
     m->table = calloc((layers + 1) * (stages + 1), sizeof *m->table);
     m->choice = calloc((layers + 1) * (stages + 1), sizeof *m->choice);
-    m->trip = calloc(stages + 1, sizeof *m->trip);
+    m->beyond = calloc(2 * (stages + 1), sizeof *m->beyond);
     m->line = calloc(layers + 1, sizeof *m->line);
     m->kept = calloc(stages + 1, sizeof *m->kept);
     m->links = calloc(stages + 1, sizeof *m->links);
     if (m->sum == NULL || m->stage == NULL || m->load == NULL || m->position == NULL || m->site_use == NULL ||
-        m->pipe == NULL || m->table == NULL || m->choice == NULL || m->trip == NULL || m->line == NULL ||
-        m->kept == NULL || m->links == NULL) {
+        m->pipe == NULL || m->shape == NULL || m->table == NULL || m->choice == NULL || m->beyond == NULL ||
+        m->line == NULL || m->kept == NULL || m->links == NULL) {
         ap_layout_model_destroy(m);
         return ap_error_set(err, AP_ERR_NOMEM, "out of memory for the planner");
     }
+    m->then = m->pipe + ranks;
+    m->open = m->beyond + stages + 1;
     m->node_at = m->position + nodes;
     m->mark = m->node_at + nodes;
     m->count = m->mark + nodes;
@@ -187,51 +189,27 @@ void ap_layout_model_destroy(struct ap_layout_model *m)
     free(m->position);
     free(m->site_use);
     free(m->pipe);
+    free(m->shape);
     free(m->table);
     free(m->choice);
-    free(m->trip);
+    free(m->beyond);
     free(m->line);
     free(m->kept);
     free(m->links);
     free(m);
 }
 
-/* "tensor 16: 8 attention heads cannot be shared out evenly". */
-static int uneven(char *buf, size_t size, const char *axis, int n, int64_t things, const char *what)
-{
-    if (things % n == 0)
-        return 0;
-    snprintf(buf, size, "%s %d: %lld %s cannot be shared out evenly%s", axis, n, (long long)things, what,
-             things < n ? ", there are fewer of them" : "");
-    return 1;
-}
-
 int ap_layout_refused(const struct ap_layout_model *m, const struct ap_layout *l, char *buf, size_t size)
 {
-    const struct ap_model_config *c = m->p.cfg;
-    int64_t micro = m->p.global_sequences / l->micro_sequences, dense = c->routed_experts == 0 || c->first_dense > 0;
-    if (uneven(buf, size, "tensor", l->tensor, c->heads, "attention heads") ||
-        (dense && uneven(buf, size, "tensor", l->tensor, c->intermediate_size, "columns of the MLP")) ||
-        (c->routed_experts > 0 &&
-         uneven(buf, size, "tensor", l->tensor, c->moe_intermediate_size, "columns of an expert")) ||
-        uneven(buf, size, "tensor", l->tensor, l->micro_sequences * m->p.seq_len, "tokens of a micro-batch"))
-        return 1;
-    if (l->expert > 1 && c->routed_experts == 0) {
-        snprintf(buf, size, "expert %d: the model has no experts", l->expert);
+    const struct ap_axes axes = {l->data, l->tensor, l->pipeline, l->expert};
+    int64_t rows = l->micro_sequences * m->p.seq_len;
+    struct ap_error err;
+    if (ap_axes_check(m->p.cfg, &axes, m->p.global_sequences / l->micro_sequences, &err) != AP_OK) {
+        snprintf(buf, size, "%s", err.text);
         return 1;
     }
-    if (l->expert > 1 && uneven(buf, size, "expert", l->expert, c->routed_experts, "routed experts"))
-        return 1;
-    if (l->pipeline > c->layers) {
-        snprintf(buf, size, "pipeline %d: the model has only %lld layers", l->pipeline, (long long)c->layers);
-        return 1;
-    }
-    if (uneven(buf, size, "expert", l->expert, micro, "micro-batches of a step"))
-        return 1;
-    if (micro / l->expert < l->data) {
-        snprintf(buf, size, "data %d x expert %d: a step has only %lld micro-batches of %lld sequences", l->data,
-                 l->expert, (long long)micro, (long long)l->micro_sequences);
-        return 1;
-    }
-    return 0;
+    if (rows % l->tensor != 0) /* norms are sharded by tokens, in equal parts as far as the cost model knows */
+        snprintf(buf, size, "tensor %d: %lld tokens of a micro-batch cannot be shared out evenly", l->tensor,
+                 (long long)rows);
+    return rows % l->tensor != 0;
 }

@@ -26,12 +26,21 @@ struct ap_site_use {
     struct ap_topo_link worst;
 };
 
+/* What the closed form needs of a pipeline. */
+struct ap_pipe_shape {
+    double fill;   /* one micro-batch there and back */
+    double period; /* of the slowest stage or link */
+    int slow;      /* slowest stage */
+    int like;      /* the first pipeline of a run of equal ones */
+};
+
 struct ap_layout_model {
-    struct ap_layout_problem p; /* topo and cfg borrowed */
-    struct ap_stage_load *sum;  /* [layers + 1] over the layers before */
-    double largest_scratch;     /* of a layer's backward */
-    double largest_saved;       /* bytes per token of the largest layer */
-    double flops_all;           /* per token, all layers and ends */
+    struct ap_layout_problem p;   /* topo and cfg borrowed */
+    struct ap_stage_load *sum;    /* [layers + 1] over the layers before */
+    struct ap_stage_load front;   /* embedding: what goes with the first layer, */
+    struct ap_stage_load back[2]; /* head and MTP: with the last; [1]: on another stage than the embedding */
+    double largest_scratch;       /* of a layer's backward */
+    double largest_saved;         /* bytes per token of the largest layer */
     /* Scratch. */
     struct ap_layout_stage *stage; /* [pipeline * data], up to the number of ranks */
     double *load;                  /* [sites][sites] bytes, then egress [sites], ingress [sites] */
@@ -40,8 +49,10 @@ struct ap_layout_model {
     int *site_list;                /* [sites] */
     struct ap_site_use *site_use;  /* [sites] */
     int stamp;
-    double *trip;                            /* [stages] from a stage to the last and back */
-    double *pipe;                            /* [data] seconds of each pipeline */
+    double *beyond;                          /* [stages] from behind a stage to the last and back */
+    double *open;                            /* [stages] windows of one pipeline */
+    double *pipe, *then;                     /* [data] seconds of each pipeline, with one round more */
+    struct ap_pipe_shape *shape;             /* [data] */
     double *table;                           /* [stages + 1][layers + 1], of the split */
     int *choice, *kept;                      /* the same; [stages + 1] */
     struct ap_stage_links *links;            /* [stages] */
@@ -62,6 +73,9 @@ static inline double smaller(double a, double b)
     return a < b ? a : b;
 }
 
+/* Fill m->front and m->back. */
+void ap_layout_ends(struct ap_layout_model *m);
+/* Layers first .. end - 1 with the ends that go with them. */
 void ap_layout_load(const struct ap_layout_model *m, int first, int end, struct ap_stage_load *load_p);
 /* Steps to compare layouts by: those that do not fit come behind all that do. */
 double ap_layout_score(const struct ap_layout *l);

@@ -63,7 +63,8 @@ static double programme(struct ap_layout_model *m, struct ap_layout *l, double l
     for (int j = 0; j <= layers; j++)
         f[j] = j == 0 ? 0 : INFINITY;
     for (int k = 1; k <= stages; k++) {
-        stage_line(m, l, k - 1, ends);
+        if (k == 1 || memcmp(&m->links[k - 1], &m->links[k - 2], sizeof *m->links) != 0)
+            stage_line(m, l, k - 1, ends);
         for (int j = 0; j <= layers; j++) {
             double best = INFINITY;
             int from = -1;
@@ -176,16 +177,29 @@ double ap_layout_lower_bound(const struct ap_layout_model *m, const struct ap_la
     return larger(pipe, work) + (t->site_count > 1 ? 0 : sync);
 }
 
-/* One stage has at least the average part of the weights, one rank does at least the average number of rounds. */
+/* One stage has at least the average part of the weights and of what one micro-batch keeps; one rank does at least the
+ * average number of rounds. The last stage has the ends and a layer at least. */
 double ap_layout_least_memory(const struct ap_layout_model *m, const struct ap_layout *l, double *bytes_p)
 {
-    const struct ap_stage_load *all = &m->sum[m->p.cfg->layers];
-    double rounds = (double)(m->p.global_sequences / l->micro_sequences / l->expert), ends = 2.0;
-    double dense = all->dense + ends * (double)(m->p.cfg->vocab_size * m->p.cfg->hidden_size);
-    double held = (dense + all->routed / l->expert) / l->tensor / l->pipeline;
-    double owned = (dense + all->routed) / m->p.topo->rank_count;
+    int layers = (int)m->p.cfg->layers;
+    double rounds = (double)(m->p.global_sequences / l->micro_sequences / l->expert);
     double sums = 1 + floor(log2(larger(1, ceil(rounds / l->data))));
-    double weights = m->p.element_size == 4 ? 8 : 4, rest = m->p.element_size == 4 ? 16 : 24;
-    *bytes_p = held * (weights + 4 * sums) + owned * rest;
-    return *bytes_p / (AP_LAYOUT_MEMORY_SHARE * m->most_memory);
+    double weights = (m->p.element_size == 4 ? 8 : 4) + 4 * sums, rest = m->p.element_size == 4 ? 16 : 24, most = 0;
+    double tokens = (double)(l->micro_sequences * m->p.seq_len) / l->tensor, owners = (double)l->data * l->expert;
+    struct ap_stage_load all, last, bare;
+    ap_layout_load(m, 0, layers, &all);
+    ap_layout_load(m, layers - 1, layers, &last);
+    ap_layout_load(m, layers > 1, layers > 1, &bare); /* what every stage holds, whatever its layers */
+    const struct {
+        const struct ap_stage_load *load;
+        double stages, held;
+    } cases[2] = {{&all, l->pipeline, bare.held}, {&last, 1, last.held}};
+    for (int i = 0; i < 2; i++) {
+        const struct ap_stage_load *n = cases[i].load;
+        double bytes = (n->dense + n->routed / l->expert) * weights + (n->dense + n->routed) / owners * rest;
+        bytes = bytes / l->tensor + tokens * n->saved;
+        most = larger(most, bytes / cases[i].stages + tokens * cases[i].held);
+    }
+    *bytes_p = most;
+    return most / (AP_LAYOUT_MEMORY_SHARE * m->most_memory);
 }

@@ -2,6 +2,7 @@
 noinst_LTLIBRARIES += src/plan/libap_plan.la
 src_plan_libap_plan_la_SOURCES = \
   src/plan/arborescence.c src/plan/arborescence.h \
+  src/plan/axes.c src/plan/axes.h \
   src/plan/cluster.c src/plan/cluster.h \
   src/plan/csv_reader.c src/plan/csv_reader.h \
   src/plan/job.c src/plan/job.h \
@@ -18,6 +19,9 @@ src_plan_libap_plan_la_SOURCES = \
   src/plan/name_index.c src/plan/name_index.h \
   src/plan/packing_lp.c src/plan/packing_lp.h \
   src/plan/pipe_schedule.c src/plan/pipe_schedule.h \
+  src/plan/plan_file.c src/plan/plan_file.h \
+  src/plan/plan_make.c \
+  src/plan/plan_read.c \
   src/plan/plan_report.c src/plan/plan_report.h \
   src/plan/route_order.c src/plan/route_order.h \
   src/plan/simulate.c src/plan/simulate.h \

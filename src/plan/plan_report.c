@@ -52,95 +52,100 @@ static double tokens_per_s(const struct ap_plan_report *r, const struct ap_layou
     return (double)(r->problem->global_sequences * r->problem->seq_len) / l->cost.step;
 }
 
-/* ---- JSON ---- */
+/* ---- plan.json ---- */
 
-static void ints(struct ap_json *j, const char *key, const int *v, int n)
+static int schedule_of(const struct ap_layout *l)
 {
-    ap_json_begin_array(j, key);
-    for (int i = 0; i < n; i++)
-        ap_json_int(j, NULL, v[i]);
-    ap_json_end_array(j);
+    return l->deep ? AP_PLAN_DEEP : AP_PLAN_1F1B;
 }
 
-static void sizes_json(struct ap_json *j, const struct ap_layout *l)
+static struct ap_plan_times times_of(const struct ap_plan_report *r, const struct ap_layout *l)
 {
-    ap_json_begin_object(j, "parallel");
-    ap_json_int(j, "data", l->data);
-    ap_json_int(j, "tensor", l->tensor);
-    ap_json_int(j, "pipeline", l->pipeline);
-    ap_json_int(j, "expert", l->expert);
-    ap_json_end_object(j);
-    ap_json_int(j, "micro_sequences", l->micro_sequences);
-    ap_json_bool(j, "deep", l->deep);
+    const struct ap_layout_cost *c = &l->cost;
+    return (struct ap_plan_times){.step = c->step,
+                                  .compute = c->compute,
+                                  .lan = c->lan,
+                                  .wan = c->wan,
+                                  .bubble = c->bubble,
+                                  .sync_lan = c->sync_lan,
+                                  .sync_wan = c->sync_wan,
+                                  .optimizer = c->optimizer,
+                                  .memory_bytes = c->memory,
+                                  .memory_part = c->memory_part,
+                                  .simulated_step = r->simulated,
+                                  .tokens_per_s = tokens_per_s(r, l)};
 }
 
-static void cost_json(struct ap_json *j, const struct ap_layout_cost *c)
+/* Counts, date, and which node each rank is on. */
+static ap_status take_machine(const struct ap_topology *t, struct ap_plan *p)
 {
-    ap_json_begin_object(j, "predicted");
-    ap_json_real(j, "step_s", c->step);
-    ap_json_real(j, "compute_s", c->compute);
-    ap_json_real(j, "lan_s", c->lan);
-    ap_json_real(j, "wan_s", c->wan);
-    ap_json_real(j, "bubble_s", c->bubble);
-    ap_json_real(j, "sync_lan_s", c->sync_lan);
-    ap_json_real(j, "sync_wan_s", c->sync_wan);
-    ap_json_real(j, "optimizer_s", c->optimizer);
-    ap_json_real(j, "memory_bytes", c->memory);
-    ap_json_real(j, "memory_part", c->memory_part);
-    ap_json_end_object(j);
+    const char **nodes = malloc(((size_t)t->rank_count + 1) * sizeof *nodes);
+    if (nodes == NULL)
+        return AP_ERR_NOMEM;
+    for (int i = 0; i < t->rank_count; i++)
+        nodes[i] = t->nodes[t->ranks[i].node].name;
+    p->machine.nodes = t->node_count;
+    p->machine.sites = t->site_count;
+    p->machine.guessed_links = t->guessed_links;
+    snprintf(p->machine.measured, sizeof p->machine.measured, "%s", t->date);
+    ap_status status = ap_plan_identity(t->rank_count, nodes, p->machine.identity);
+    free(nodes);
+    return status;
 }
 
-static void stages_json(struct ap_json *j, const struct ap_plan_report *r, const struct ap_layout *l)
+ap_status ap_plan_report_plan(const struct ap_plan_report *r, struct ap_plan **plan_p)
 {
-    int width = l->data * l->expert * l->tensor;
-    ap_json_begin_array(j, "stages");
-    for (int s = 0; s < l->pipeline; s++) {
-        ap_json_begin_object(j, NULL);
-        ap_json_int(j, "first_layer", l->first[s]);
-        ap_json_int(j, "layers", l->first[s + 1] - l->first[s]);
-        ap_json_int(j, "in_flight", in_flight(l, s));
-        ap_json_real(j, "memory_bytes", ap_layout_memory(r->model, l, s));
-        ap_json_end_object(j);
-    }
-    ap_json_end_array(j);
-    ap_json_begin_array(j, "rounds");
-    for (int d = 0; d < l->data; d++)
-        ap_json_int(j, NULL, l->rounds[d]);
-    ap_json_end_array(j);
-    ints(j, "ranks", l->rank, width * l->pipeline);
+    const struct ap_layout_problem *q = r->problem;
+    struct ap_layout *l = r->plan->best[0];
+    struct ap_plan *p = ap_plan_create(l->data, l->tensor, l->pipeline, l->expert, 1);
+    if (p == NULL)
+        return AP_ERR_NOMEM;
+    ap_layout_cost(r->model, l);
+    snprintf(p->date, sizeof p->date, "%s", r->date);
+    snprintf(p->job, sizeof p->job, "%s", r->job);
+    snprintf(p->model, sizeof p->model, "%s", q->cfg->name);
+    snprintf(p->between_sites, sizeof p->between_sites, "%s", crossing_name(find_crossing(q, l), q->topo->site_count));
+    p->schedule = schedule_of(l);
+    p->seq_len = q->seq_len;
+    p->global_sequences = q->global_sequences;
+    p->micro_sequences = l->micro_sequences;
+    for (int s = 0; s < l->pipeline; s++)
+        p->stages[s] = (struct ap_plan_stage){l->first[s], l->first[s + 1] - l->first[s], in_flight(l, s),
+                                              ap_layout_memory(r->model, l, s)};
+    for (int i = 0; i < l->data * l->expert; i++)
+        p->micro_batches[i] = l->rounds[i / l->expert];
+    for (int slot = 0; slot < p->machine.ranks; slot++)
+        p->place[l->rank[slot]] = slot;
+    p->predicted = times_of(r, l);
+    ap_status status = take_machine(q->topo, p);
+    if (status == AP_OK)
+        *plan_p = p;
+    else
+        ap_plan_destroy(p);
+    return status;
 }
 
-void ap_plan_report_json(const struct ap_plan_report *r, struct ap_json *j)
+/* Another layout in short. */
+static void runner_json(const struct ap_plan_report *r, const struct ap_layout *l, struct ap_json *j)
 {
-    const struct ap_topology *t = r->problem->topo;
-    const struct ap_layout *l = r->plan->best[0];
-    ap_layout_cost(r->model, r->plan->best[0]);
+    struct ap_plan_times times = times_of(r, l);
+    times.simulated_step = NAN; /* the best alone is */
     ap_json_begin_object(j, NULL);
-    ap_json_str(j, "format", "antipode-plan");
-    ap_json_int(j, "version", 1);
-    ap_json_str(j, "job", r->job);
-    ap_json_str(j, "model", r->problem->cfg->name);
-    ap_json_begin_object(j, "machine");
-    ap_json_int(j, "ranks", t->rank_count);
-    ap_json_int(j, "nodes", t->node_count);
-    ap_json_int(j, "sites", t->site_count);
-    ap_json_str(j, "measured", t->date[0] != '\0' ? t->date : NULL);
-    ap_json_int(j, "guessed_links", t->guessed_links);
+    ap_plan_axes_json(l->data, l->tensor, l->pipeline, l->expert, j);
+    ap_json_str(j, "schedule", ap_plan_schedule_name(schedule_of(l)));
+    ap_json_int(j, "micro_sequences", l->micro_sequences);
+    ap_json_str(j, "between_sites", crossing_name(find_crossing(r->problem, l), r->problem->topo->site_count));
+    ap_plan_times_json(&times, j);
     ap_json_end_object(j);
-    sizes_json(j, l);
-    ap_json_str(j, "between_sites", crossing_name(find_crossing(r->problem, l), t->site_count));
-    cost_json(j, &l->cost);
-    ap_json_real(j, "simulated_step_s", r->simulated);
-    ap_json_real(j, "tokens_per_s", tokens_per_s(r, l));
-    stages_json(j, r, l);
+}
+
+void ap_plan_report_json(const struct ap_plan_report *r, const struct ap_plan *p, struct ap_json *j)
+{
+    ap_json_begin_object(j, NULL);
+    ap_plan_json(p, j);
     ap_json_begin_array(j, "runners_up");
-    for (int i = 1; i < r->plan->count; i++) {
-        ap_json_begin_object(j, NULL);
-        sizes_json(j, r->plan->best[i]);
-        ap_json_str(j, "between_sites", crossing_name(find_crossing(r->problem, r->plan->best[i]), t->site_count));
-        cost_json(j, &r->plan->best[i]->cost);
-        ap_json_end_object(j);
-    }
+    for (int i = 1; i < r->plan->count; i++)
+        runner_json(r, r->plan->best[i], j);
     ap_json_end_array(j);
     ap_json_begin_object(j, "search");
     ap_json_int(j, "sizes", r->plan->sizes);
