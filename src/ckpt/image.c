@@ -185,7 +185,8 @@ static int part_attributes(hid_t dset, const struct ap_named *t, int64_t part)
 {
     return attr_i64(dset, "global_shape", t->shape, t->ndim, 0) && attr_i64(dset, "begin", &t->begin, 1, 1) &&
            attr_i64(dset, "end", &t->end, 1, 1) && attr_i64(dset, "part", &part, 1, 1) &&
-           attr_text(dset, "dtype", ap_dtype_name(t->dtype));
+           attr_text(dset, "dtype", ap_dtype_name(t->dtype)) &&
+           (t->width == 0 || (attr_i64(dset, "col", &t->col, 1, 1) && attr_i64(dset, "width", &t->width, 1, 1)));
 }
 
 /* ---- chunks ---- */
@@ -279,11 +280,11 @@ static ap_status part_chunks(struct builder *b, hid_t dset, const struct ap_name
 
 static ap_status part_write(struct builder *b, const struct ap_named *t, int first, int64_t part, struct ap_error *err)
 {
-    char path[AP_NAME_MAX + 24];
+    char path[AP_IMAGE_PATH_BYTES];
     struct ap_h5_geometry g;
     unsigned level = (unsigned)b->opt->zstd_level;
-    ap_image_dataset_path(t->name, t->begin, first, path, sizeof path);
-    ap_h5_geometry(t, t->begin, t->end, &g);
+    ap_image_dataset_path(t, first, path, sizeof path);
+    ap_h5_geometry(t, &g);
     hid_t space = H5Screate_simple(g.ndim, g.dims, NULL), dcpl = H5Pcreate(H5P_DATASET_CREATE), dset = H5I_INVALID_HID;
     if (space >= 0 && dcpl >= 0 && H5Pset_chunk(dcpl, g.ndim, g.chunk) >= 0 && H5Pset_shuffle(dcpl) >= 0 &&
         H5Pset_filter(dcpl, AP_H5_FILTER_ZSTD, H5Z_FLAG_OPTIONAL, 1, &level) >= 0 &&
@@ -372,6 +373,9 @@ static ap_status build_all(struct builder *b, const struct ap_named_set *tensors
                            struct ap_error *err)
 {
     int64_t part = 0, version = AP_IMAGE_VERSION;
+    for (int64_t i = 0; i < tensors->count; i++)
+        if (tensors->list[i].width > 0 && tensors->list[i].begin < tensors->list[i].end)
+            version = AP_IMAGE_VERSION_SLABS;
     AP_TRY(ap_h5_setup(err));
     AP_TRY(workers_create(b, err));
     AP_TRY(file_create(b, err));

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  * The HDF5 image of one rank: its tensor ranges as datasets, built in memory, written in one checked pass.
  *
- * Layout (docs/formats-ckpt.md): dataset /NAME per range, in the tensor's full shape if the rank holds all of
- * it, else one-dimensional; a further range of the same tensor is /NAME@BEGIN. Attributes: global_shape, begin,
- * end, dtype, part (its ordinal in this file). Every chunk is a contiguous flat range of elements. Dataset
- * /chunk_index has one row per chunk: where it lies and the XXH3-128 of its stored and of its decoded bytes.
+ * Layout (docs/formats-ckpt.md): dataset /NAME per range, in the full shape of the tensor or of its slab if the rank
+ * holds all of it, else one-dimensional; a further range of the same tensor is /NAME@BEGIN, or /NAME@COL+WIDTH,BEGIN
+ * where it lies in a slab. Attributes: global_shape, begin, end, dtype, part (its ordinal in this file), and of a slab
+ * col and width. Every chunk is a contiguous flat range of elements. Dataset /chunk_index has one row per chunk: where
+ * it lies and the XXH3-128 of its stored and of its decoded bytes.
  *
  * Loading never hands unchecked bytes to HDF5: the reader finds chunks through the index, whose place and hash
  * stand in the manifest. HDF5 itself reads an image only in ap_image_check, after the whole file was hashed. */
@@ -16,13 +17,14 @@
 #include "state/named.h"
 
 #define AP_IMAGE_VERSION         1
+#define AP_IMAGE_VERSION_SLABS   2                  /* stated where the image holds a slab */
 #define AP_IMAGE_CHUNK_BYTES     (INT64_C(1) << 20) /* raw bytes of a chunk at most, as we write them */
 #define AP_IMAGE_CHUNK_BYTES_MAX (INT64_C(1) << 26) /* refused above this when read */
 
 /* One row of /chunk_index, 64-bit little-endian words in this order. */
 struct ap_chunk_row {
     uint64_t part;      /* ordinal of the dataset in this file; rows are sorted by (part, begin) */
-    uint64_t begin;     /* first element, flat in the global tensor */
+    uint64_t begin;     /* first element, flat in the global tensor or in the slab of the part */
     uint64_t count;     /* elements of the tensor in this chunk */
     uint64_t raw_bytes; /* decoded bytes, with the padding of an edge chunk */
     uint64_t offset;    /* in the file */
@@ -69,13 +71,14 @@ ap_status ap_image_rest_hash(const uint8_t *data, int fd, int64_t bytes, const s
 /* One range as the manifest lists it, for ap_image_check. */
 struct ap_image_part {
     const struct ap_named *tensor; /* name, dtype, shape */
-    int64_t begin, end;
+    struct ap_slab range;
 };
 /* Open the file with HDF5 and compare every dataset, attribute and chunk (read by H5Dread_chunk, decoded and
  * hashed) with its index and with the parts expected, part i at parts[i]. Call it on hashed files only. */
 ap_status ap_image_check(const char *path, const struct ap_image_part *parts, int64_t count, struct ap_error *err);
 
-/* Path of a part inside the file. */
-void ap_image_dataset_path(const char *name, int64_t begin, int first, char *buf, size_t size);
+/* Path of a part inside the file, first or not of its tensor. */
+#define AP_IMAGE_PATH_BYTES (AP_NAME_MAX + 64)
+void ap_image_dataset_path(const struct ap_named *part, int first, char *buf, size_t size);
 
 #endif

@@ -74,19 +74,19 @@ static int dims_are(hid_t dset, const struct ap_h5_geometry *g)
 }
 
 static ap_status check_chunk(struct checker *c, hid_t dset, const char *object, const struct ap_h5_geometry *g,
-                             int64_t i, const struct ap_image_part *p, int64_t part, struct ap_error *err)
+                             int64_t i, const struct ap_named *t, int64_t part, struct ap_error *err)
 {
     hsize_t offset[4], size = 0;
     haddr_t addr = HADDR_UNDEF;
     unsigned mask = 0;
     uint32_t read_mask = 0;
     int64_t first = 0, count = 0;
-    size_t width = ap_dtype_size(p->tensor->dtype), raw_bytes = (size_t)g->chunk_elements * width;
+    size_t width = ap_dtype_size(t->dtype), raw_bytes = (size_t)g->chunk_elements * width;
     if (c->row >= c->row_count)
         return differs(c, object, "the chunk index is too short", err);
     const struct ap_chunk_row *row = &c->rows[c->row++];
     ap_h5_chunk_at(g, i, offset, &first, &count);
-    if (row->part != (uint64_t)part || (int64_t)row->begin != p->begin + first || (int64_t)row->count != count ||
+    if (row->part != (uint64_t)part || (int64_t)row->begin != t->begin + first || (int64_t)row->count != count ||
         row->raw_bytes != raw_bytes)
         return differs(c, object, "the chunk index lists other elements", err);
     if (H5Dget_chunk_info_by_coord(dset, offset, &mask, &addr, &size) < 0 || addr != row->offset ||
@@ -102,21 +102,32 @@ static ap_status check_chunk(struct checker *c, hid_t dset, const char *object, 
     return AP_OK;
 }
 
-static ap_status check_part(struct checker *c, const struct ap_image_part *p, int64_t part, const char *object,
+/* A slab says its columns, any other range has no such attribute. */
+static int columns_are(hid_t dset, const struct ap_named *t)
+{
+    if (t->width > 0)
+        return attr_is(dset, "col", &t->col, 1) && attr_is(dset, "width", &t->width, 1);
+    return H5Aexists(dset, "col") == 0 && H5Aexists(dset, "width") == 0;
+}
+
+static ap_status check_part(struct checker *c, const struct ap_image_part *p, int64_t part, int first,
                             struct ap_error *err)
 {
+    char object[AP_IMAGE_PATH_BYTES];
     struct ap_h5_geometry g;
-    ap_h5_geometry(p->tensor, p->begin, p->end, &g);
+    struct ap_named t = ap_named_part(p->tensor, &p->range);
+    ap_image_dataset_path(&t, first, object, sizeof object);
+    ap_h5_geometry(&t, &g);
     hid_t dset = H5Dopen2(c->file, object, H5P_DEFAULT);
     if (dset < 0)
         return ap_h5_fail(err, AP_ERR_CORRUPT, "open dataset", object);
     ap_status status = AP_OK;
-    if (!attr_is(dset, "global_shape", p->tensor->shape, p->tensor->ndim) || !attr_is(dset, "begin", &p->begin, 1) ||
-        !attr_is(dset, "end", &p->end, 1) || !attr_is(dset, "part", &part, 1) || !dtype_is(dset, p->tensor->dtype) ||
-        !dims_are(dset, &g))
+    if (!attr_is(dset, "global_shape", t.shape, t.ndim) || !attr_is(dset, "begin", &t.begin, 1) ||
+        !attr_is(dset, "end", &t.end, 1) || !attr_is(dset, "part", &part, 1) || !columns_are(dset, &t) ||
+        !dtype_is(dset, t.dtype) || !dims_are(dset, &g))
         status = differs(c, object, "shape, range or dtype is not the one in the manifest", err);
     for (int64_t i = 0; status == AP_OK && i < g.chunks; i++)
-        status = check_chunk(c, dset, object, &g, i, p, part, err);
+        status = check_chunk(c, dset, object, &g, i, &t, part, err);
     H5Dclose(dset);
     return status;
 }
@@ -156,15 +167,18 @@ static ap_status check_all(struct checker *c, const struct ap_image_part *parts,
     c->file = H5Fopen(c->path, H5F_ACC_RDONLY, H5P_DEFAULT);
     if (c->file < 0)
         return ap_h5_fail(err, AP_ERR_CORRUPT, "open", c->path);
+    int64_t version = AP_IMAGE_VERSION;
+    for (int64_t i = 0; i < count; i++)
+        version = parts[i].range.width > 0 ? AP_IMAGE_VERSION_SLABS : version;
+    if (!attr_is(c->file, "version", &version, 1))
+        return differs(c, "/", "its version is not the one for its content", err);
     AP_TRY(read_index(c, err));
     for (int64_t i = 0; i < count; i++) {
-        char object[AP_NAME_MAX + 24];
         /* The plain path belongs to the first part of the name in this file. */
         int first = 1;
         for (int64_t j = i - 1; first && j >= 0; j--)
             first = strcmp(parts[j].tensor->name, parts[i].tensor->name) != 0;
-        ap_image_dataset_path(parts[i].tensor->name, parts[i].begin, first, object, sizeof object);
-        AP_TRY(check_part(c, &parts[i], i, object, err));
+        AP_TRY(check_part(c, &parts[i], i, first, err));
     }
     return c->row == c->row_count ? AP_OK : differs(c, AP_H5_INDEX_NAME, "it has rows of no tensor", err);
 }

@@ -84,16 +84,18 @@ hid_t ap_h5_type(ap_dtype dtype)
     return H5I_INVALID_HID;
 }
 
-void ap_h5_geometry(const struct ap_named *t, int64_t begin, int64_t end, struct ap_h5_geometry *g_p)
+void ap_h5_geometry(const struct ap_named *t, struct ap_h5_geometry *g_p)
 {
     struct ap_h5_geometry g = {0};
-    if (t->ndim > 0 && begin == 0 && end == ap_named_elements(t)) {
+    if (t->ndim > 0 && t->begin == 0 && t->end == (t->width > 0 ? t->shape[0] * t->width : ap_named_elements(t))) {
         g.ndim = t->ndim;
         for (int i = 0; i < t->ndim; i++)
             g.dims[i] = (hsize_t)t->shape[i];
+        if (t->width > 0)
+            g.dims[1] = (hsize_t)t->width;
     } else {
         g.ndim = 1;
-        g.dims[0] = (hsize_t)(end - begin);
+        g.dims[0] = (hsize_t)(t->end - t->begin);
     }
     int64_t target = AP_IMAGE_CHUNK_BYTES / (int64_t)ap_dtype_size(t->dtype);
     int64_t lead = 1;
@@ -129,10 +131,13 @@ void ap_h5_chunk_at(const struct ap_h5_geometry *g, int64_t i, hsize_t offset[4]
     }
 }
 
-void ap_image_dataset_path(const char *name, int64_t begin, int first, char *buf, size_t size)
+void ap_image_dataset_path(const struct ap_named *part, int first, char *buf, size_t size)
 {
     if (first)
-        snprintf(buf, size, "/%s", name);
+        snprintf(buf, size, "/%s", part->name);
+    else if (part->width == 0)
+        snprintf(buf, size, "/%s@%lld", part->name, (long long)part->begin);
     else
-        snprintf(buf, size, "/%s@%lld", name, (long long)begin);
+        snprintf(buf, size, "/%s@%lld+%lld,%lld", part->name, (long long)part->col, (long long)part->width,
+                 (long long)part->begin);
 }

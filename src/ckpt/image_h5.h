@@ -15,7 +15,7 @@ ap_status ap_h5_setup(struct ap_error *err);
 /* Innermost message of HDF5's error stack as an error of the given status; clears the stack. */
 ap_status ap_h5_fail(struct ap_error *err, ap_status status, const char *what, const char *object);
 
-/* Dataset and chunk dimensions of one range. Flat element order is kept: leading chunk dimensions are 1,
+/* Dataset and chunk dimensions of one range t. Flat element order is kept: leading chunk dimensions are 1,
  * then one dimension is split, then full ones. */
 struct ap_h5_geometry {
     int ndim; /* >= 1 */
@@ -26,7 +26,7 @@ struct ap_h5_geometry {
     int64_t chunks;   /* in all */
     int64_t chunk_elements;
 };
-void ap_h5_geometry(const struct ap_named *t, int64_t begin, int64_t end, struct ap_h5_geometry *g_p);
+void ap_h5_geometry(const struct ap_named *t, struct ap_h5_geometry *g_p);
 /* Chunk i: its HDF5 offset, first flat element relative to begin, and number of elements inside the dataset. */
 void ap_h5_chunk_at(const struct ap_h5_geometry *g, int64_t i, hsize_t offset[4], int64_t *first_p, int64_t *count_p);
 /* File type of a dtype: little-endian; bf16 as uint16. */

@@ -8,6 +8,7 @@
 #include <yyjson.h>
 
 #include "base/clock.h"
+#include "state/tiling.h"
 
 void ap_manifest_free(struct ap_manifest *m)
 {
@@ -46,30 +47,38 @@ struct entry { /* one range of one rank */
     int32_t file, part;
 };
 
-static int by_name_begin(const void *a, const void *b)
+int ap_manifest_before(const struct ap_slab *a, const struct ap_slab *b)
+{
+    if (a->col != b->col)
+        return a->col < b->col;
+    if (a->width != b->width)
+        return a->width < b->width;
+    return a->begin < b->begin;
+}
+
+static int by_name_range(const void *a, const void *b)
 {
     const struct entry *x = a, *y = b;
     int c = strcmp(x->t->name, y->t->name);
     if (c != 0)
         return c;
-    /* Empty ranges come before the one that starts at their place. */
-    if (x->t->begin != y->t->begin)
-        return x->t->begin < y->t->begin ? -1 : 1;
+    struct ap_slab p = ap_named_slab(x->t), q = ap_named_slab(y->t);
+    if (ap_manifest_before(&p, &q) || ap_manifest_before(&q, &p))
+        return ap_manifest_before(&p, &q) ? -1 : 1;
     if (x->t->end != y->t->end)
         return x->t->end < y->t->end ? -1 : 1;
     return x->file - y->file;
 }
 
-/* Entries [i, j) are one tensor: append it and its parts. */
-static ap_status tensor_append(struct ap_manifest *m, const struct entry *e, int64_t n, struct ap_error *err)
+/* Entries e[0..n) are one tensor: append it and its parts. */
+static ap_status tensor_append(struct ap_manifest *m, const struct entry *e, int64_t n, struct ap_tiling *tiling,
+                               struct ap_error *err)
 {
     struct ap_manifest_tensor *mt = &m->tensors[m->tensor_count];
-    mt->head = *e[0].t;
-    mt->head.data = NULL;
-    mt->head.begin = 0;
-    mt->head.end = ap_named_elements(e[0].t);
+    struct ap_slab all = {.end = ap_named_elements(e[0].t)};
+    mt->head = ap_named_part(e[0].t, &all);
     mt->first_part = m->part_count;
-    int64_t pos = 0;
+    ap_tiling_begin(tiling, &mt->head);
     for (int64_t i = 0; i < n; i++) {
         const struct ap_named *t = e[i].t;
         if (!ap_named_same_tensor(t, e[0].t))
@@ -77,16 +86,11 @@ static ap_status tensor_append(struct ap_manifest *m, const struct entry *e, int
                                 e[0].file, e[i].file);
         if (t->begin == t->end)
             continue;
-        if (t->begin != pos)
-            return ap_error_set(err, AP_ERR_BUG, "tensor %s: the ranks' ranges %s at element %lld", t->name,
-                                t->begin < pos ? "overlap" : "leave a gap",
-                                (long long)(t->begin < pos ? t->begin : pos));
-        m->parts[m->part_count++] = (struct ap_manifest_part){e[i].file, e[i].part, t->begin, t->end};
-        pos = t->end;
+        struct ap_slab range = ap_named_slab(t);
+        AP_TRY(ap_tiling_add(tiling, &range, err));
+        m->parts[m->part_count++] = (struct ap_manifest_part){e[i].file, e[i].part, range};
     }
-    if (pos != mt->head.end)
-        return ap_error_set(err, AP_ERR_BUG, "tensor %s: the ranks' ranges leave a gap at element %lld", mt->head.name,
-                            (long long)pos);
+    AP_TRY(ap_tiling_check(tiling, &mt->head, AP_ERR_BUG, err));
     mt->part_count = m->part_count - mt->first_part;
     m->tensor_count++;
     return AP_OK;
@@ -103,19 +107,22 @@ static ap_status meta_check(const char *text, struct ap_error *err)
 static ap_status build(const struct ap_named *tensors, const int64_t *offsets, int ranks, struct entry *entries,
                        struct ap_manifest *m, struct ap_error *err)
 {
+    struct ap_tiling tiling = {0};
+    ap_status status = AP_OK;
     int64_t n = offsets[ranks];
     for (int r = 0; r < ranks; r++) {
         int32_t part = 0;
         for (int64_t i = offsets[r]; i < offsets[r + 1]; i++)
             entries[i] = (struct entry){&tensors[i], r, tensors[i].end > tensors[i].begin ? part++ : -1};
     }
-    qsort(entries, (size_t)n, sizeof *entries, by_name_begin);
-    for (int64_t i = 0, j; i < n; i = j) {
+    qsort(entries, (size_t)n, sizeof *entries, by_name_range);
+    for (int64_t i = 0, j; i < n && status == AP_OK; i = j) {
         for (j = i + 1; j < n && strcmp(entries[i].t->name, entries[j].t->name) == 0;)
             j++;
-        AP_TRY(tensor_append(m, entries + i, j - i, err));
+        status = tensor_append(m, entries + i, j - i, &tiling, err);
     }
-    return AP_OK;
+    ap_tiling_clear(&tiling);
+    return status;
 }
 
 ap_status ap_manifest_build(const struct ap_named *tensors, const int64_t *offsets, int ranks, const char *meta_json,
@@ -180,8 +187,8 @@ static int print_tensor(yyjson_mut_doc *doc, yyjson_mut_val *o, const struct ap_
         return 0;
     for (int64_t i = 0; i < t->part_count; i++) {
         const struct ap_manifest_part *p = &m->parts[t->first_part + i];
-        int64_t v[4] = {p->file, p->part, p->begin, p->end};
-        if (!yyjson_mut_arr_append(parts, yyjson_mut_arr_with_sint64(doc, v, 4)))
+        int64_t v[6] = {p->file, p->part, p->range.begin, p->range.end, p->range.col, p->range.width};
+        if (!yyjson_mut_arr_append(parts, yyjson_mut_arr_with_sint64(doc, v, p->range.width > 0 ? 6 : 4)))
             return 0;
     }
     return 1;
@@ -198,6 +205,14 @@ static yyjson_mut_val *print_tensors(yyjson_mut_doc *doc, const struct ap_manife
     return list;
 }
 
+static int version_of(const struct ap_manifest *m)
+{
+    for (int64_t i = 0; i < m->part_count; i++)
+        if (m->parts[i].range.width > 0)
+            return AP_MANIFEST_VERSION_SLABS;
+    return AP_MANIFEST_VERSION;
+}
+
 /* Everything behind the first line. */
 static char *print_body(const struct ap_manifest *m, yyjson_doc *meta, size_t *size_p)
 {
@@ -208,7 +223,7 @@ static char *print_body(const struct ap_manifest *m, yyjson_doc *meta, size_t *s
     if (root != NULL) {
         yyjson_mut_doc_set_root(doc, root);
         if (yyjson_mut_obj_add_str(doc, root, "format", "antipode-checkpoint") &&
-            yyjson_mut_obj_add_sint(doc, root, "version", AP_MANIFEST_VERSION) &&
+            yyjson_mut_obj_add_sint(doc, root, "version", version_of(m)) &&
             yyjson_mut_obj_add_sint(doc, root, "step", m->step) &&
             yyjson_mut_obj_add_real(doc, root, "time", m->time) && yyjson_mut_obj_add_str(doc, root, "written", iso) &&
             yyjson_mut_obj_add_val(doc, root, "files", print_files(doc, m)) &&

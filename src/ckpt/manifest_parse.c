@@ -10,13 +10,26 @@
 #include <string.h>
 #include <yyjson.h>
 
+#include "state/tiling.h"
+
 #define HEAD_BEFORE "{\"xxh3_128\":\""
 #define HEAD_AFTER  "\",\n"
 #define HEAD_BYTES  (sizeof HEAD_BEFORE - 1 + 32 + sizeof HEAD_AFTER - 1)
 
+struct parser {
+    struct ap_manifest *m;
+    int64_t version;
+    struct ap_tiling tiling; /* its memory serves one tensor after the other */
+};
+
 static ap_status corrupt(struct ap_error *err, const char *what)
 {
     return ap_error_set(err, AP_ERR_CORRUPT, "damaged checkpoint manifest: %s", what);
+}
+
+static ap_status tensor_fault(struct ap_error *err, const struct ap_named *t, const char *what)
+{
+    return ap_error_set(err, AP_ERR_CORRUPT, "damaged checkpoint manifest: tensor %s: %s", t->name, what);
 }
 
 /* 1: the first line is there and its hash fits; 0: the line is there, the hash does not fit; -1: no such line. */
@@ -98,34 +111,64 @@ static int parse_head(yyjson_val *o, struct ap_named *t)
     return t->end >= 0;
 }
 
-/* Parts must tile [0, elements) in order. */
-static int parse_parts(yyjson_val *list, struct ap_manifest *m, struct ap_manifest_tensor *t)
+/* One part: [file, part, begin, end], and in the version with slabs [file, part, begin, end, col, width] for a part of
+ * some columns only. */
+static int parse_part(yyjson_val *p, const struct parser *ps, struct ap_manifest_part *part)
+{
+    size_t n = yyjson_arr_size(p);
+    int64_t file, ordinal;
+    struct ap_slab *s = &part->range;
+    if (!yyjson_is_arr(p) || (n != 4 && !(n == 6 && ps->version >= AP_MANIFEST_VERSION_SLABS)) ||
+        !get_i64(yyjson_arr_get(p, 0), 0, ps->m->file_count - 1, &file) ||
+        !get_i64(yyjson_arr_get(p, 1), 0, INT32_MAX, &ordinal) ||
+        !get_i64(yyjson_arr_get(p, 2), 0, INT64_MAX - 1, &s->begin) ||
+        !get_i64(yyjson_arr_get(p, 3), s->begin + 1, INT64_MAX, &s->end))
+        return 0;
+    if (n == 6 && (!get_i64(yyjson_arr_get(p, 4), 0, INT64_MAX, &s->col) ||
+                   !get_i64(yyjson_arr_get(p, 5), 1, INT64_MAX, &s->width)))
+        return 0;
+    part->file = (int32_t)file;
+    part->part = (int32_t)ordinal;
+    return 1;
+}
+
+/* Parts are in order, have one way to be written, and tile the tensor. */
+static ap_status parse_parts(yyjson_val *list, struct parser *ps, struct ap_manifest_tensor *t, struct ap_error *err)
 {
     size_t i, max;
     yyjson_val *p;
-    int64_t pos = 0;
-    t->first_part = m->part_count;
+    struct ap_error why;
+    t->first_part = ps->m->part_count;
+    ap_tiling_begin(&ps->tiling, &t->head);
     if (!yyjson_is_arr(list))
-        return 0;
+        return corrupt(err, "list of the parts of a tensor");
     yyjson_arr_foreach(list, i, max, p)
     {
-        int64_t file, part, begin, end;
-        if (!yyjson_is_arr(p) || yyjson_arr_size(p) != 4 ||
-            !get_i64(yyjson_arr_get(p, 0), 0, m->file_count - 1, &file) ||
-            !get_i64(yyjson_arr_get(p, 1), 0, INT32_MAX, &part) || !get_i64(yyjson_arr_get(p, 2), pos, pos, &begin) ||
-            !get_i64(yyjson_arr_get(p, 3), pos + 1, t->head.end, &end))
-            return 0;
-        m->parts[m->part_count++] = (struct ap_manifest_part){(int32_t)file, (int32_t)part, begin, end};
-        pos = end;
+        struct ap_manifest_part *part = &ps->m->parts[ps->m->part_count];
+        if (!parse_part(p, ps, part))
+            return tensor_fault(err, &t->head, "ill-formed part");
+        struct ap_named range = ap_named_part(&t->head, &part->range);
+        if (ap_named_fault(&range) != NULL)
+            return tensor_fault(err, &t->head, ap_named_fault(&range));
+        if (range.col == 0 && range.width > 0 && range.width == range.shape[1])
+            return tensor_fault(err, &t->head, "a part of all columns is written as a slab");
+        if (i > 0 && !ap_manifest_before(&part[-1].range, &part->range))
+            return tensor_fault(err, &t->head, "its parts are out of order");
+        AP_TRY(ap_tiling_add(&ps->tiling, &part->range, err));
+        ps->m->part_count++;
     }
-    t->part_count = m->part_count - t->first_part;
-    return pos == t->head.end;
+    t->part_count = ps->m->part_count - t->first_part;
+    ap_status status = ap_tiling_check(&ps->tiling, &t->head, AP_ERR_CORRUPT, &why);
+    if (status == AP_ERR_CORRUPT)
+        return corrupt(err, why.text);
+    return status == AP_OK ? AP_OK : ap_error_set(err, status, "%s", why.text);
 }
 
-static ap_status parse_tensors(yyjson_val *list, struct ap_manifest *m, struct ap_error *err)
+static ap_status parse_tensors(yyjson_val *list, struct parser *ps, struct ap_error *err)
 {
     size_t i, max, parts = 0;
     yyjson_val *o;
+    struct ap_manifest *m = ps->m;
     if (!yyjson_is_arr(list))
         return corrupt(err, "list of tensors");
     yyjson_arr_foreach(list, i, max, o)
@@ -139,24 +182,25 @@ static ap_status parse_tensors(yyjson_val *list, struct ap_manifest *m, struct a
     yyjson_arr_foreach(list, i, max, o)
     {
         struct ap_manifest_tensor *t = &m->tensors[i];
-        if (!parse_head(o, &t->head) || (i > 0 && strcmp(m->tensors[i - 1].head.name, t->head.name) >= 0) ||
-            !parse_parts(yyjson_obj_get(o, "parts"), m, t))
+        if (!parse_head(o, &t->head) || (i > 0 && strcmp(m->tensors[i - 1].head.name, t->head.name) >= 0))
             return corrupt(err, "entry of a tensor");
+        AP_TRY(parse_parts(yyjson_obj_get(o, "parts"), ps, t, err));
         m->tensor_count++;
     }
     return AP_OK;
 }
 
-static ap_status parse_root(yyjson_val *root, int fits, struct ap_manifest *m, struct ap_error *err)
+static ap_status parse_root(yyjson_val *root, int fits, struct parser *ps, struct ap_error *err)
 {
-    int64_t version;
+    struct ap_manifest *m = ps->m;
     yyjson_val *format = yyjson_obj_get(root, "format");
     if (!yyjson_is_str(format) || strcmp(yyjson_get_str(format), "antipode-checkpoint") != 0 ||
-        !get_i64(yyjson_obj_get(root, "version"), 0, INT32_MAX, &version))
+        !get_i64(yyjson_obj_get(root, "version"), 0, INT32_MAX, &ps->version))
         return corrupt(err, "format or version is missing");
-    if (version != AP_MANIFEST_VERSION) {
-        ap_error_set(err, AP_ERR_FORMAT, "this checkpoint has format version %lld, this program reads version %d",
-                     (long long)version, AP_MANIFEST_VERSION);
+    if (ps->version < AP_MANIFEST_VERSION || ps->version > AP_MANIFEST_VERSION_SLABS) {
+        ap_error_set(err, AP_ERR_FORMAT,
+                     "this checkpoint has format version %lld, this program reads versions %d and %d",
+                     (long long)ps->version, AP_MANIFEST_VERSION, AP_MANIFEST_VERSION_SLABS);
         ap_error_hint(err, "use the antipode version that wrote it, or start in another checkpoint directory");
         return AP_ERR_FORMAT;
     }
@@ -169,7 +213,7 @@ static ap_status parse_root(yyjson_val *root, int fits, struct ap_manifest *m, s
         return corrupt(err, "time");
     m->time = strtod(yyjson_get_raw(time), NULL);
     AP_TRY(parse_files(yyjson_obj_get(root, "files"), m, err));
-    AP_TRY(parse_tensors(yyjson_obj_get(root, "tensors"), m, err));
+    AP_TRY(parse_tensors(yyjson_obj_get(root, "tensors"), ps, err));
     if (!yyjson_is_obj(meta))
         return corrupt(err, "meta");
     m->meta = yyjson_val_write(meta, 0, NULL);
@@ -187,7 +231,9 @@ ap_status ap_manifest_parse(const char *text, size_t size, struct ap_manifest *m
     yyjson_doc *doc = yyjson_read(text, size, YYJSON_READ_NUMBER_AS_RAW);
     yyjson_val *root = yyjson_doc_get_root(doc);
     struct ap_manifest m = {0};
-    ap_status status = yyjson_is_obj(root) ? parse_root(root, fits, &m, err) : corrupt(err, "it is not a JSON object");
+    struct parser ps = {.m = &m};
+    ap_status status = yyjson_is_obj(root) ? parse_root(root, fits, &ps, err) : corrupt(err, "it is not a JSON object");
+    ap_tiling_clear(&ps.tiling);
     yyjson_doc_free(doc);
     if (status != AP_OK) {
         ap_manifest_free(&m);

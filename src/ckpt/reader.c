@@ -255,29 +255,67 @@ static int64_t row_find(const struct file_state *f, int32_t part, int64_t at)
     return low;
 }
 
-/* Elements [begin, end) of t, which one part holds. */
-static ap_status fill_from_part(struct ap_ckpt_reader *r, const struct ap_named *t, const struct ap_manifest_part *p,
-                                int64_t begin, int64_t end, struct ap_error *err)
+/* Common elements of t and a part, and the first of them as an element of the part. */
+static int64_t overlap_count(const struct ap_named *t, const struct ap_named *part, int64_t *first_p)
 {
+    struct ap_overlap o;
+    int64_t at, from, n, total = 0;
+    ap_overlap_begin(&o, t, part);
+    while (ap_overlap_next(&o, &at, &from, &n)) {
+        if (total == 0)
+            *first_p = from;
+        total += n;
+    }
+    return total;
+}
+
+/* What t and one chunk have in common, chunk being its elements inside of its part; *got_p counts them. A chunk that
+ * has nothing for t is not read. */
+static ap_status fill_from_chunk(struct ap_ckpt_reader *r, const struct ap_named *t, int file,
+                                 const struct ap_chunk_row *c, const struct ap_named *chunk, int64_t *got_p,
+                                 struct ap_error *err)
+{
+    size_t size = ap_dtype_size(t->dtype);
+    struct ap_overlap o;
+    int64_t at, from, n, begin = (int64_t)c->begin;
+    uint8_t *data = t->data;
+    ap_overlap_begin(&o, t, chunk);
+    if (!ap_overlap_next(&o, &at, &from, &n))
+        return AP_OK;
+    if (n == (int64_t)c->count && c->raw_bytes == c->count * size) { /* the whole chunk in one run: no copy */
+        *got_p += n;
+        return chunk_read(r, file, c, size, data + (size_t)(at - t->begin) * size, err);
+    }
+    AP_TRY(reserve(&r->raw, &r->raw_size, c->raw_bytes, err));
+    AP_TRY(chunk_read(r, file, c, size, r->raw, err));
+    do {
+        memcpy(data + (size_t)(at - t->begin) * size, r->raw + (size_t)(from - begin) * size, (size_t)n * size);
+        *got_p += n;
+    } while (ap_overlap_next(&o, &at, &from, &n));
+    return AP_OK;
+}
+
+/* What t and one part have in common. */
+static ap_status fill_from_part(struct ap_ckpt_reader *r, const struct ap_named *t, const struct ap_manifest_part *p,
+                                struct ap_error *err)
+{
+    struct ap_named part = ap_named_part(t, &p->range);
+    int64_t first = 0, got = 0, want = overlap_count(t, &part, &first);
+    if (want == 0)
+        return AP_OK;
     AP_TRY(index_load(r, p->file, err));
-    struct file_state *f = &r->files[p->file];
-    size_t width = ap_dtype_size(t->dtype);
-    for (int64_t i = row_find(f, p->part, begin); begin < end; i++) {
+    const struct file_state *f = &r->files[p->file];
+    size_t size = ap_dtype_size(t->dtype);
+    for (int64_t i = row_find(f, p->part, first); got < want; i++) {
         const struct ap_chunk_row *c = &f->rows[i];
-        if (i >= f->row_count || c->part != (uint64_t)p->part || (int64_t)c->begin > begin ||
-            c->count > c->raw_bytes / width)
+        if (i >= f->row_count || c->part != (uint64_t)p->part || (int64_t)c->begin >= p->range.end ||
+            c->count > c->raw_bytes / size)
             return corrupt(r, p->file, "its chunk index lacks elements that the manifest lists", err);
-        int64_t c_begin = (int64_t)c->begin, c_end = c_begin + (int64_t)c->count;
-        int64_t to = c_end < end ? c_end : end;
-        uint8_t *dst = (uint8_t *)t->data + (size_t)(begin - t->begin) * width;
-        if (begin == c_begin && to == c_end && c->raw_bytes == c->count * width) {
-            AP_TRY(chunk_read(r, p->file, c, width, dst, err)); /* the whole chunk is wanted: no copy */
-        } else {
-            AP_TRY(reserve(&r->raw, &r->raw_size, c->raw_bytes, err));
-            AP_TRY(chunk_read(r, p->file, c, width, r->raw, err));
-            memcpy(dst, r->raw + (size_t)(begin - c_begin) * width, (size_t)(to - begin) * width);
-        }
-        begin = to;
+        part.begin = p->range.begin > (int64_t)c->begin ? p->range.begin : (int64_t)c->begin;
+        part.end = (int64_t)(c->begin + c->count);
+        part.end = part.end < p->range.end ? part.end : p->range.end;
+        if (part.begin < part.end)
+            AP_TRY(fill_from_chunk(r, t, p->file, c, &part, &got, err));
     }
     return AP_OK;
 }
@@ -287,21 +325,10 @@ ap_status ap_ckpt_reader_fill(struct ap_ckpt_reader *r, const struct ap_named *t
     const struct ap_manifest_tensor *mt = ap_manifest_find(&r->m, t->name);
     if (mt == NULL || !ap_named_same_tensor(&mt->head, t))
         return ap_error_set(err, AP_ERR_BUG, "tensor %s was not matched with the checkpoint", t->name);
-    /* Parts tile the tensor in order: find the first that reaches beyond begin. */
-    int64_t low = 0, high = mt->part_count, pos = t->begin;
-    while (low < high) {
-        int64_t mid = low + (high - low) / 2;
-        if (r->m.parts[mt->first_part + mid].end <= pos)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    for (; pos < t->end; low++) {
-        const struct ap_manifest_part *p = &r->m.parts[mt->first_part + low];
-        int64_t to = p->end < t->end ? p->end : t->end;
-        AP_TRY(fill_from_part(r, t, p, pos, to, err));
-        pos = to;
-    }
+    if (ap_named_fault(t) != NULL)
+        return ap_error_set(err, AP_ERR_BUG, "tensor %s: %s", t->name, ap_named_fault(t));
+    for (int64_t i = 0; i < mt->part_count; i++)
+        AP_TRY(fill_from_part(r, t, &r->m.parts[mt->first_part + i], err));
     return AP_OK;
 }
 
@@ -401,7 +428,7 @@ static ap_status file_parts(const struct ap_ckpt_reader *r, int file, struct ap_
         for (int64_t i = 0; i < r->m.tensors[t].part_count; i++) {
             const struct ap_manifest_part *p = &r->m.parts[r->m.tensors[t].first_part + i];
             if (p->file == file)
-                keys[n++] = (struct key){p->part, {&r->m.tensors[t].head, p->begin, p->end}};
+                keys[n++] = (struct key){p->part, {&r->m.tensors[t].head, p->range}};
         }
     if (status == AP_OK)
         qsort(keys, (size_t)n, sizeof *keys, by_part);

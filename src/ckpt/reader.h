@@ -21,7 +21,8 @@ const struct ap_manifest *ap_ckpt_reader_manifest(const struct ap_ckpt_reader *r
 /* AP_ERR_INPUT unless the state has every tensor of the set with this dtype and shape. Touches no file. */
 ap_status ap_ckpt_reader_match(const struct ap_ckpt_reader *reader, const struct ap_named_set *tensors,
                                struct ap_error *err);
-/* Fill [t->begin, t->end) of a tensor that matches. AP_ERR_CORRUPT leaves t->data partly written. */
+/* Fill the range of t, a tensor that matches, whatever the ranges it was stored in. AP_ERR_CORRUPT leaves t->data
+ * partly written. */
 ap_status ap_ckpt_reader_fill(struct ap_ckpt_reader *reader, const struct ap_named *t, struct ap_error *err);
 /* Check length, index and all bytes outside of chunks of one file. */
 ap_status ap_ckpt_reader_check_rest(struct ap_ckpt_reader *reader, int file, struct ap_error *err);

@@ -107,60 +107,116 @@ static void report_row(struct diff *d, const char *name, const char *what, int64
     ap_json_end_object(d->json);
 }
 
-/* head: whole tensor of both states, equal dtype and shape. */
-static ap_status diff_tensor(struct diff *d, const struct ap_named *head, struct ap_error *err)
+/* mt: of the first state; the second has it with the same dtype and shape. Read by the parts of the first state, so
+ * that columns come as they lie there. */
+static ap_status diff_tensor(struct diff *d, const struct ap_manifest_tensor *mt, struct ap_error *err)
 {
+    const struct ap_manifest_part *parts = ap_ckpt_reader_manifest(d->a)->parts + mt->first_part;
     int64_t differ = 0;
     double worst = 0;
-    for (int64_t begin = head->begin; begin < head->end; begin += PIECE_ELEMENTS) {
-        struct ap_named t = *head;
-        t.begin = begin;
-        t.end = begin + PIECE_ELEMENTS < head->end ? begin + PIECE_ELEMENTS : head->end;
-        t.data = d->piece_a;
-        AP_TRY(ap_ckpt_reader_fill(d->a, &t, err));
-        t.data = d->piece_b;
-        AP_TRY(ap_ckpt_reader_fill(d->b, &t, err));
-        count_piece(d, &t, t.end - t.begin, &differ, &worst);
+    for (int64_t i = 0; i < mt->part_count; i++) {
+        const struct ap_slab *range = &parts[i].range;
+        struct ap_named t = ap_named_part(&mt->head, range);
+        for (; t.begin < range->end; t.begin = t.end) {
+            t.end = t.begin + PIECE_ELEMENTS < range->end ? t.begin + PIECE_ELEMENTS : range->end;
+            t.data = d->piece_a;
+            AP_TRY(ap_ckpt_reader_fill(d->a, &t, err));
+            t.data = d->piece_b;
+            AP_TRY(ap_ckpt_reader_fill(d->b, &t, err));
+            count_piece(d, &t, t.end - t.begin, &differ, &worst);
+        }
     }
     d->same += differ == 0;
     d->changed += differ != 0;
     if (differ > 0)
-        report_row(d, head->name, "differs", differ, worst);
+        report_row(d, mt->head.name, "differs", differ, worst);
     return AP_OK;
 }
 
-static int same_shape(const struct ap_named *x, const struct ap_named *y)
+/* A tensor of a state by where it was stored. */
+struct place {
+    const struct ap_manifest_tensor *mt;
+    int64_t kind; /* the least `at` of all tensors whose names are the same up to the first '/' */
+    int64_t at;   /* file and part of its first part */
+};
+
+static int by_place(const void *a, const void *b)
 {
-    if (x->dtype != y->dtype || x->ndim != y->ndim)
-        return 0;
-    for (int i = 0; i < x->ndim; i++)
-        if (x->shape[i] != y->shape[i])
-            return 0;
-    return 1;
+    const struct place *x = a, *y = b;
+    if (x->kind != y->kind)
+        return x->kind < y->kind ? -1 : 1;
+    if (x->at != y->at)
+        return x->at < y->at ? -1 : 1;
+    return x->mt < y->mt ? -1 : x->mt > y->mt;
+}
+
+static int64_t first_at(const struct ap_manifest *m, const struct ap_manifest_tensor *mt)
+{
+    int64_t least = INT64_MAX;
+    for (int64_t i = 0; i < mt->part_count; i++) {
+        const struct ap_manifest_part *p = &m->parts[mt->first_part + i];
+        int64_t at = ((int64_t)p->file << 32) + p->part;
+        least = at < least ? at : least;
+    }
+    return least;
+}
+
+/* All tensors of a state in the order in which the ranks stored them, kind by kind (parameters, then moments): the
+ * model's, where the manifest has them by name. */
+static ap_status stored_order(const struct ap_manifest *m, struct place **list_p, struct ap_error *err)
+{
+    struct place *list = calloc((size_t)m->tensor_count + 1, sizeof *list);
+    if (list == NULL)
+        return ap_error_set(err, AP_ERR_NOMEM, "no memory to compare states");
+    for (int64_t i = 0, next; i < m->tensor_count; i = next) {
+        const char *name = m->tensors[i].head.name;
+        size_t kind = strcspn(name, "/") + 1;
+        int64_t least = INT64_MAX;
+        /* Names are sorted: those of one kind stand together. */
+        for (next = i; next < m->tensor_count && strncmp(m->tensors[next].head.name, name, kind) == 0; next++) {
+            list[next] = (struct place){.mt = &m->tensors[next], .at = first_at(m, &m->tensors[next])};
+            least = list[next].at < least ? list[next].at : least;
+        }
+        for (int64_t k = i; k < next; k++)
+            list[k].kind = least;
+    }
+    qsort(list, (size_t)m->tensor_count, sizeof *list, by_place);
+    *list_p = list;
+    return AP_OK;
+}
+
+static ap_status diff_one(struct diff *d, const struct ap_manifest_tensor *mt, struct ap_error *err)
+{
+    const struct ap_manifest_tensor *other = ap_manifest_find(ap_ckpt_reader_manifest(d->b), mt->head.name);
+    if (other == NULL) {
+        d->only_a++;
+        report_row(d, mt->head.name, "only in the first", 0, 0);
+    } else if (!ap_named_same_tensor(&mt->head, &other->head)) {
+        d->changed++;
+        report_row(d, mt->head.name, "has another shape or type", 0, 0);
+    } else {
+        return diff_tensor(d, mt, err);
+    }
+    return AP_OK;
 }
 
 static ap_status diff_all(struct diff *d, struct ap_error *err)
 {
     const struct ap_manifest *ma = ap_ckpt_reader_manifest(d->a), *mb = ap_ckpt_reader_manifest(d->b);
-    for (int64_t i = 0; i < ma->tensor_count; i++) {
-        const struct ap_named *head = &ma->tensors[i].head;
-        const struct ap_manifest_tensor *other = ap_manifest_find(mb, head->name);
-        if (other == NULL) {
-            d->only_a++;
-            report_row(d, head->name, "only in the first", 0, 0);
-        } else if (!same_shape(head, &other->head)) {
-            d->changed++;
-            report_row(d, head->name, "has another shape or type", 0, 0);
-        } else {
-            AP_TRY(diff_tensor(d, head, err));
-        }
-    }
-    for (int64_t i = 0; i < mb->tensor_count; i++)
-        if (ap_manifest_find(ma, mb->tensors[i].head.name) == NULL) {
+    struct place *a = NULL, *b = NULL;
+    ap_status status = stored_order(ma, &a, err);
+    if (status == AP_OK)
+        status = stored_order(mb, &b, err);
+    for (int64_t i = 0; status == AP_OK && i < ma->tensor_count; i++)
+        status = diff_one(d, a[i].mt, err);
+    for (int64_t i = 0; status == AP_OK && i < mb->tensor_count; i++)
+        if (ap_manifest_find(ma, b[i].mt->head.name) == NULL) {
             d->only_b++;
-            report_row(d, mb->tensors[i].head.name, "only in the second", 0, 0);
+            report_row(d, b[i].mt->head.name, "only in the second", 0, 0);
         }
-    return AP_OK;
+    free(a);
+    free(b);
+    return status;
 }
 
 static void diff_summary(struct diff *d)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Named tensors: the list with its hash index over names, and arithmetic on flat ranges. */
+ * Named tensors: the list with its hash index over names, and arithmetic on ranges and slabs. */
 #include "config.h"
 #include "state/named.h"
 
@@ -19,6 +19,23 @@ int64_t ap_named_elements(const struct ap_named *t)
         n *= t->shape[i];
     }
     return n;
+}
+
+const char *ap_named_fault(const struct ap_named *t)
+{
+    int64_t n = ap_named_elements(t);
+    if (n < 0)
+        return "the shape is ill-formed or too large";
+    if (t->width != 0 || t->col != 0) {
+        if (t->ndim != 2)
+            return "columns of a tensor that is not 2-D";
+        if (t->width < 1 || t->col < 0 || t->col > t->shape[1] || t->width > t->shape[1] - t->col)
+            return "columns that lie outside its shape";
+        n = t->shape[0] * t->width;
+    }
+    if (t->begin < 0 || t->begin > t->end || t->end > n)
+        return "a range that lies outside its elements";
+    return NULL;
 }
 
 int ap_named_name_ok(const char *name)
@@ -49,6 +66,22 @@ int ap_named_same_tensor(const struct ap_named *a, const struct ap_named *b)
         if (a->shape[i] != b->shape[i])
             return 0;
     return 1;
+}
+
+struct ap_slab ap_named_slab(const struct ap_named *t)
+{
+    return (struct ap_slab){t->col, t->width, t->begin, t->end};
+}
+
+struct ap_named ap_named_part(const struct ap_named *t, const struct ap_slab *s)
+{
+    struct ap_named part = *t;
+    part.col = s->col;
+    part.width = s->width;
+    part.begin = s->begin;
+    part.end = s->end;
+    part.data = NULL;
+    return part;
 }
 
 static uint64_t name_slot(const struct ap_named_set *set, const char *name)
@@ -93,10 +126,12 @@ static ap_status entry_check(const struct ap_named_set *set, const struct ap_nam
 {
     if (!ap_named_name_ok(t->name))
         return ap_error_set(err, AP_ERR_BUG, "ill-formed tensor name \"%.*s\"", AP_NAME_MAX, t->name);
-    int64_t n = ap_named_elements(t);
-    if (n < 0 || t->begin < 0 || t->begin > t->end || t->end > n || ap_dtype_size(t->dtype) == 0)
-        return ap_error_set(err, AP_ERR_BUG, "tensor %s: range %lld..%lld lies outside its %lld elements", t->name,
-                            (long long)t->begin, (long long)t->end, (long long)n);
+    const char *fault = ap_named_fault(t);
+    if (fault != NULL)
+        return ap_error_set(err, AP_ERR_BUG, "tensor %s, elements %lld..%lld: %s", t->name, (long long)t->begin,
+                            (long long)t->end, fault);
+    if (ap_dtype_size(t->dtype) == 0)
+        return ap_error_set(err, AP_ERR_BUG, "tensor %s has an unknown dtype", t->name);
     if (t->data == NULL && t->end > t->begin)
         return ap_error_set(err, AP_ERR_BUG, "tensor %s: range %lld..%lld without data", t->name, (long long)t->begin,
                             (long long)t->end);
@@ -109,7 +144,7 @@ static ap_status entry_check(const struct ap_named_set *set, const struct ap_nam
             continue;
         if (!ap_named_same_tensor(o, t))
             return ap_error_set(err, AP_ERR_BUG, "tensor %s is listed with two dtypes or shapes", t->name);
-        if (o->begin == t->begin)
+        if (o->col == t->col && o->width == t->width && o->begin == t->begin)
             return ap_error_set(err, AP_ERR_BUG, "tensor %s is listed twice at element %lld", t->name,
                                 (long long)t->begin);
     }
@@ -118,9 +153,12 @@ static ap_status entry_check(const struct ap_named_set *set, const struct ap_nam
 
 ap_status ap_named_set_add(struct ap_named_set *set, const struct ap_named *t, struct ap_error *err)
 {
-    AP_TRY(entry_check(set, t, err));
+    struct ap_named entry = *t;
+    if (entry.ndim == 2 && entry.col == 0 && entry.width == entry.shape[1])
+        entry.width = 0;
+    AP_TRY(entry_check(set, &entry, err));
     AP_TRY(set_grow(set, err));
-    set->list[set->count] = *t;
+    set->list[set->count] = entry;
     slot_insert(set, set->count);
     set->count++;
     return AP_OK;
@@ -154,14 +192,72 @@ int64_t ap_range_intersect(int64_t a0, int64_t a1, int64_t b0, int64_t b1, int64
     return end - begin;
 }
 
+static int64_t max64(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+static int64_t min64(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static int64_t row_width(const struct ap_named *t)
+{
+    int64_t width = t->width > 0 ? t->width : t->ndim == 2 ? t->shape[1] : 1;
+    return width > 0 ? width : 1; /* without columns there are no elements */
+}
+
+void ap_overlap_begin(struct ap_overlap *o, const struct ap_named *a, const struct ap_named *b)
+{
+    struct ap_overlap w = {.a_col = a->col, .a_begin = a->begin, .a_end = a->end};
+    w.b_col = b->col;
+    w.b_begin = b->begin;
+    w.b_end = b->end;
+    if (a->width == b->width && a->col == b->col) {
+        /* The same slab on both sides: its elements are one row, however many dimensions the tensor has. */
+        w.a_col = w.b_col = 0;
+        w.a_width = w.b_width = max64(1, max64(a->end, b->end));
+    } else {
+        w.a_width = row_width(a);
+        w.b_width = row_width(b);
+    }
+    w.row = max64(w.a_begin / w.a_width, w.b_begin / w.b_width);
+    w.row_end = min64((w.a_end + w.a_width - 1) / w.a_width, (w.b_end + w.b_width - 1) / w.b_width);
+    if (max64(w.a_col, w.b_col) >= min64(w.a_col + w.a_width, w.b_col + w.b_width))
+        w.row_end = w.row;
+    *o = w;
+}
+
+int ap_overlap_next(struct ap_overlap *o, int64_t *a_p, int64_t *b_p, int64_t *n_p)
+{
+    while (o->row < o->row_end) {
+        int64_t a = o->row * o->a_width, b = o->row * o->b_width; /* the row's first element in either slab */
+        o->row++;
+        int64_t low = max64(o->a_col + max64(o->a_begin - a, 0), o->b_col + max64(o->b_begin - b, 0));
+        int64_t high = min64(o->a_col + min64(o->a_end - a, o->a_width), o->b_col + min64(o->b_end - b, o->b_width));
+        if (low >= high)
+            continue; /* a ragged end */
+        *a_p = a + low - o->a_col;
+        *b_p = b + low - o->b_col;
+        *n_p = high - low;
+        return 1;
+    }
+    return 0;
+}
+
 int64_t ap_named_copy_overlap(struct ap_named *dst, const struct ap_named *src)
 {
     if (!ap_named_same_tensor(dst, src))
         return -1;
-    int64_t begin, end, n = ap_range_intersect(dst->begin, dst->end, src->begin, src->end, &begin, &end);
-    size_t width = ap_dtype_size(dst->dtype);
-    if (n > 0)
-        memmove((char *)dst->data + (size_t)(begin - dst->begin) * width,
-                (const char *)src->data + (size_t)(begin - src->begin) * width, (size_t)n * width);
-    return n;
+    struct ap_overlap o;
+    int64_t to, from, n, total = 0;
+    size_t size = ap_dtype_size(dst->dtype);
+    ap_overlap_begin(&o, dst, src);
+    while (ap_overlap_next(&o, &to, &from, &n)) {
+        memmove((char *)dst->data + (size_t)(to - dst->begin) * size,
+                (const char *)src->data + (size_t)(from - src->begin) * size, (size_t)n * size);
+        total += n;
+    }
+    return total;
 }

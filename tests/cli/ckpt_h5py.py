@@ -68,20 +68,26 @@ def iter_chunks(dset):
 
 def check_file(path, tensors, plugin):
     with h5py.File(path, "r") as f:
-        assert f.attrs["format"] == b"antipode-image" and f.attrs["version"] == 1, path
+        version = f.attrs["version"]
+        assert f.attrs["format"] == b"antipode-image" and version in (1, 2), path
         index, seen = f["chunk_index"][...], []
 
         def visit(_, dset):
             if not isinstance(dset, h5py.Dataset) or "part" not in dset.attrs:
                 return
             begin, end = int(dset.attrs["begin"]), int(dset.attrs["end"])
+            columns = int(dset.attrs.get("col", 0)), int(dset.attrs.get("width", 0))
             name = dset.name[1:].rsplit("@", 1)[0]
             shape = tuple(int(n) for n in dset.attrs["global_shape"])
             dtype = dset.attrs["dtype"].decode()
             assert dset.dtype == np.dtype(DTYPES[dtype]), dset.name
             assert dset.size == end - begin, dset.name
-            whole = end - begin == int(np.prod(shape, dtype=np.int64))
-            assert dset.shape == (shape if whole and shape else (end - begin,)), (dset.name, dset.shape)
+            if columns[1]:
+                assert len(shape) == 2 and columns[0] + columns[1] <= shape[1] and columns[1] < shape[1], dset.name
+                assert version == 2, path
+            slab = (shape[0], columns[1]) if columns[1] else shape
+            whole = end - begin == int(np.prod(slab, dtype=np.int64))
+            assert dset.shape == (slab if whole and slab else (end - begin,)), (dset.name, dset.shape)
             assert str(FILTER_ZSTD) in dset._filters and "shuffle" in dset._filters, dset.name
             ways = []
             if zstandard is not None:
@@ -89,7 +95,7 @@ def check_file(path, tensors, plugin):
             if plugin:
                 ways.append(dset[...])
             for data in ways:
-                tensors.setdefault(name, []).append((begin, end, data.tobytes()))
+                tensors.setdefault(name, []).append((columns, begin, end, data.tobytes(), shape))
 
         f.visititems(visit)
         assert zstandard is None or len(seen) == len(index), "chunk_index has rows of no chunk"
@@ -105,19 +111,24 @@ def main():
     files = sorted(glob.glob(os.path.join(state, "rank-*.h5")))
     for path in files:
         check_file(path, tensors, plugin)
+    slabs = 0
     wanted = {n.replace("%", "/"): os.path.join(expected, n) for n in os.listdir(expected)}
     for name, path in sorted(wanted.items()):
         with open(path, "rb") as f:
             want = f.read()
         parts = tensors.pop(name, [])
-        width = len(want) // max([e for _, e, _ in parts], default=1)
         covered = 0
-        for begin, end, data in parts:
-            assert data == want[begin * width:end * width], f"{name}: elements {begin}..{end} differ"
+        for (col, width), begin, end, data, shape in parts:
+            size = len(data) // (end - begin)
+            held = want
+            if width:
+                held = np.frombuffer(want, np.uint8).reshape(shape + (size,))[:, col:col + width].tobytes()
+            assert data == held[begin * size:end * size], f"{name}: elements {begin}..{end} differ"
             covered += len(data)
+            slabs += width > 0
         assert covered == len(want) * ((zstandard is not None) + bool(plugin)), f"{name}: {covered} bytes of {len(want)}"
     assert not tensors, f"unexpected tensors {sorted(tensors)}"
-    print(f"{len(files)} files, {len(wanted)} tensors equal; own decoding {'yes' if zstandard else 'no'}, "
+    print(f"{len(files)} files, {len(wanted)} tensors equal, {slabs} slabs; own decoding {'yes' if zstandard else 'no'}, "
           f"HDF5 plug-in {'yes' if plugin else 'no'}, hashes {'yes' if xxhash else 'no'}")
     return 0
 

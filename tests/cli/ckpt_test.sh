@@ -37,7 +37,23 @@ expect 0 '"ok": true' antipode ckpt verify "$dir/step-000000000100" --json
 # States 100 and 300 hold the same version, from 2 ranks and from 1.
 expect 0 '0 differ' antipode ckpt diff "$dir/step-000000000100" "$dir"
 expect 7 'param/model.norm.weight' antipode ckpt diff "$dir/step-000000000100" "$dir/step-000000000200"
+[ "$(antipode ckpt diff "$dir/step-000000000100" "$dir/step-000000000200" 2> /dev/null | cut -d ' ' -f 1 | sed -n '1p;3p;4p')" = \
+    "$(printf '%s\n' param/model.embed_tokens.weight param/model.norm.weight param/big.rows)" ] ||
+    { echo "FAIL: order of diff"; failures=$((failures + 1)); }
 expect 7 '"largest":' antipode ckpt diff "$dir/step-000000000100" "$dir/step-000000000200" --json
+
+# The same in slabs of columns, from 2 ranks.
+"$make_state" "$TMPDIR/columns" 2 100 1 columns || exit 99
+expect 0 "ok     $TMPDIR/columns/step-000000000100" antipode ckpt verify "$TMPDIR/columns"
+expect 0 ' 0 differ' antipode ckpt diff "$TMPDIR/columns" "$dir"
+expect 0 ' 0 differ' antipode ckpt diff "$dir" "$TMPDIR/columns"
+expect 7 'param/big.rows' antipode ckpt diff "$TMPDIR/columns" "$dir/step-000000000200"
+cp -r "$TMPDIR/columns/step-000000000100" "$TMPDIR/later"
+tail -n +2 "$TMPDIR/later/manifest.json" | sed 's/"version":2/"version":3/' > "$TMPDIR/body"
+{ printf '{"xxh3_128":"%s",\n' "$(printf 0%.0s {1..32})"; cat "$TMPDIR/body"; } > "$TMPDIR/later/manifest.json"
+expect 3 'its hash does not fit' antipode ckpt verify "$TMPDIR/later"
+sed '1s/^/{/' "$TMPDIR/body" > "$TMPDIR/later/manifest.json"
+expect 3 'format version 3, this program reads versions 1 and 2' antipode ckpt verify "$TMPDIR/later"
 
 # The fixture says no model: export must name what is missing, and leave no half-made file.
 expect 3 'which model' antipode ckpt export "$dir" "$TMPDIR/out"

@@ -39,49 +39,99 @@ static const struct cf_tensor cf_tensors[] = {
 #define CF_ALL   13
 #define CF_SMALL 11
 
-enum { CF_EVEN, CF_WHOLE, CF_UNEVEN, CF_PIECES, CF_REPLICA };
+/* From CF_COLUMNS on in slabs of columns, where a tensor has 3 rows and 3 columns (else as CF_EVEN): two slabs, each
+ * cut inside of rows; one slab per rank; seven blocks of rows and columns with ragged ends. */
+enum { CF_EVEN, CF_WHOLE, CF_UNEVEN, CF_PIECES, CF_REPLICA, CF_COLUMNS, CF_SPLIT, CF_BLOCKS };
+#define CF_PIECES_MAX 7
 
 struct cf_set {
     struct ap_named_set set;
-    void *bufs[CF_ALL * 2];
+    void *bufs[CF_ALL * CF_PIECES_MAX];
     int bufs_used;
 };
 
-static inline void cf_content(int version, int tensor, ap_dtype dtype, int64_t begin, int64_t end, void *out)
+/* The content of a range, element by element of the global tensor. */
+static inline void cf_content(int version, int tensor, const struct ap_named *t, void *out)
 {
-    size_t width = ap_dtype_size(dtype);
-    for (int64_t i = begin; i < end; i++) {
-        uint64_t bits = ap_rng_u64((uint64_t)version, AP_RNG_TEST + 1 + (uint64_t)tensor, (uint64_t)i);
+    size_t size = ap_dtype_size(t->dtype);
+    for (int64_t i = t->begin; i < t->end; i++) {
+        int64_t at = t->width > 0 ? i / t->width * t->shape[1] + t->col + i % t->width : i;
+        uint64_t bits = ap_rng_u64((uint64_t)version, AP_RNG_TEST + 1 + (uint64_t)tensor, (uint64_t)at);
         float f = ((float)(bits >> 40) / 16777216.0f - 0.5f) * 0.02f; /* like a weight: exponents repeat */
-        char *dst = (char *)out + (size_t)(i - begin) * width;
-        memcpy(dst, dtype == AP_F32 ? (const void *)&f : (const void *)&bits, width);
+        char *dst = (char *)out + (size_t)(i - t->begin) * size;
+        memcpy(dst, t->dtype == AP_F32 ? (const void *)&f : (const void *)&bits, size);
     }
 }
 
-/* Range number k of tensor t on a rank; returns 0 when there are no more. */
-static inline int cf_range(int scheme, int t, int k, int rank, int ranks, int64_t n, int64_t *begin, int64_t *end)
+static inline void cf_put(struct ap_named *t, int64_t col, int64_t width, int64_t begin, int64_t end)
 {
-    int64_t r = rank, s = ranks;
-    *begin = *end = 0;
-    switch (scheme) {
-    case CF_EVEN:
-        *begin = n * r / s;
-        *end = n * (r + 1) / s;
+    t->col = col;
+    t->width = width;
+    t->begin = begin;
+    t->end = end;
+}
+
+/* Block j of 7: all columns down to the middle of row r1; left and right half of the rows to r2; below that three
+ * groups of columns, the middle one cut inside of a row. */
+static inline void cf_block(struct ap_named *t, int j)
+{
+    int64_t rows = t->shape[0], cols = t->shape[1], r1 = rows / 3, r2 = 2 * rows / 3, half = cols / 2, c1 = cols / 3;
+    int64_t c2 = 2 * cols / 3, w = c2 - c1, cut = r2 * w + (rows - r2) * w / 2;
+    const int64_t blocks[CF_PIECES_MAX][4] = {
+        {0, 0, 0, r1 * cols + half},
+        {0, half, (r1 + 1) * half, r2 * half},
+        {half, cols - half, r1 * (cols - half), r2 * (cols - half)},
+        {0, c1, r2 * c1, rows * c1},
+        {c1, w, r2 * w, cut},
+        {c1, w, cut, rows * w},
+        {c2, cols - c2, r2 * (cols - c2), rows * (cols - c2)},
+    };
+    cf_put(t, blocks[j][0], blocks[j][1], blocks[j][2], blocks[j][3]);
+}
+
+/* Range number k of tensor t on a rank, one of slabs; returns 0 when there are no more. */
+static inline int cf_slab(int scheme, int k, int64_t r, int64_t s, struct ap_named *t)
+{
+    int64_t cols = t->shape[1], c0 = k == 0 ? 0 : cols / 3, c1 = k == 0 ? cols / 3 : cols;
+    int64_t n = t->shape[0] * (c1 - c0);
+    if (scheme == CF_COLUMNS) {
+        cf_put(t, c0, c1 - c0, n * r * r / (s * s), n * (r + 1) * (r + 1) / (s * s));
+        return k < 2;
+    }
+    if (scheme == CF_SPLIT) {
+        c0 = cols * r / s;
+        c1 = cols * (r + 1) / s;
+        cf_put(t, c0, c1 - c0, 0, t->shape[0] * (c1 - c0));
         return k < 1;
+    }
+    if (r + k * s >= CF_PIECES_MAX)
+        return 0;
+    cf_block(t, (int)(r + k * s));
+    return 1;
+}
+
+/* Range number k of tensor t (number id) on a rank; returns 0 when there are no more. */
+static inline int cf_range(int scheme, int id, int k, int rank, int ranks, struct ap_named *t)
+{
+    int64_t r = rank, s = ranks, n = ap_named_elements(t);
+    if (scheme >= CF_COLUMNS && t->ndim == 2 && t->shape[0] >= 3 && t->shape[1] >= 3 && t->shape[1] >= s)
+        return cf_slab(scheme, k, r, s, t);
+    switch (scheme) {
     case CF_WHOLE:
-        *end = t % ranks == rank ? n : 0;
+        cf_put(t, 0, 0, 0, id % ranks == rank ? n : 0);
         return k < 1;
     case CF_UNEVEN:
-        *begin = n * r * r / (s * s);
-        *end = n * (r + 1) * (r + 1) / (s * s);
+        cf_put(t, 0, 0, n * r * r / (s * s), n * (r + 1) * (r + 1) / (s * s));
         return k < 1;
     case CF_PIECES: /* one piece from the front half, one from the back; a front piece that is empty is left out */
         r = k == 0 && n * r / (2 * s) < n * (r + 1) / (2 * s) ? r : 2 * s - 1 - r;
-        *begin = n * r / (2 * s);
-        *end = n * (r + 1) / (2 * s);
-        return k < 1 || (k < 2 && *begin < *end && n * rank / (2 * s) < n * (rank + 1) / (2 * s));
+        cf_put(t, 0, 0, n * r / (2 * s), n * (r + 1) / (2 * s));
+        return k < 1 || (k < 2 && t->begin < t->end && n * rank / (2 * s) < n * (rank + 1) / (2 * s));
+    case CF_REPLICA:
+        cf_put(t, 0, 0, 0, n);
+        return k < 1;
     default:
-        *end = n;
+        cf_put(t, 0, 0, n * r / s, n * (r + 1) / s);
         return k < 1;
     }
 }
@@ -94,15 +144,16 @@ static inline int cf_make(struct cf_set *c, int rank, int ranks, int scheme, int
         struct ap_named nt = {.dtype = cf_tensors[t].dtype, .ndim = cf_tensors[t].ndim};
         snprintf(nt.name, sizeof nt.name, "%s", cf_tensors[t].name);
         memcpy(nt.shape, cf_tensors[t].shape, sizeof nt.shape);
-        int64_t n = ap_named_elements(&nt);
-        for (int k = 0; cf_range(scheme, t, k, rank, ranks, n, &nt.begin, &nt.end); k++) {
+        for (int k = 0; cf_range(scheme, t, k, rank, ranks, &nt); k++) {
+            if (nt.width > 0 && nt.begin == nt.end)
+                continue; /* a slab may begin where the next one does */
             size_t bytes = (size_t)(nt.end - nt.begin) * ap_dtype_size(nt.dtype);
             nt.data = malloc(bytes + 1);
             if (nt.data == NULL)
                 return -1;
             c->bufs[c->bufs_used++] = nt.data;
             if (fill)
-                cf_content(version, t, nt.dtype, nt.begin, nt.end, nt.data);
+                cf_content(version, t, &nt, nt.data);
             else
                 memset(nt.data, 0xa5, bytes);
             if (ap_named_set_add(&c->set, &nt, NULL) != AP_OK)
@@ -133,7 +184,7 @@ static inline int cf_wrong(const struct cf_set *c, int version)
             id++;
         if (want == NULL)
             return -1;
-        cf_content(version, id, t->dtype, t->begin, t->end, want);
+        cf_content(version, id, t, want);
         wrong += memcmp(want, t->data, bytes) != 0;
         free(want);
     }

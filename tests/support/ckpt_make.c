@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Writes a checkpoint for the script tests: ckpt_make DIR RANKS STEP VERSION [BEST]
- * saves the state of ckpt_fixture.h from RANKS virtual ranks in pieces, and puts the bytes of every tensor into
- * DIR/expected-VERSION/NAME (with '/' as '%'), for a reader that shares no code with us. */
+ * Writes a checkpoint for the script tests: ckpt_make DIR RANKS STEP VERSION [best|columns]
+ * saves the state of ckpt_fixture.h from RANKS virtual ranks in pieces (or slabs of columns), and puts the bytes of
+ * every tensor into DIR/expected-VERSION/NAME (with '/' as '%'), for a reader that shares no code with us. */
 #include "config.h"
 
 #include "ckpt_fixture.h"
@@ -11,7 +11,7 @@
 struct job {
     const char *dir;
     int64_t step;
-    int version, best;
+    int version, best, scheme;
     ap_status status;
     char text[2048];
 };
@@ -24,7 +24,7 @@ static void save(struct vrank *v)
     struct ap_error err = {0};
     ap_status status = ap_ckpt_store_open(&opt, v->comm, &store, &err);
     if (status == AP_OK)
-        status = cf_save(store, v->comm, job->step, job->version, CF_PIECES, CF_ALL, job->best, &err);
+        status = cf_save(store, v->comm, job->step, job->version, job->scheme, CF_ALL, job->best, &err);
     ap_ckpt_store_close(store);
     if (v->comm->rank == 0) {
         job->status = status;
@@ -59,13 +59,14 @@ int main(int argc, char **argv)
     pthread_t threads[VRANKS_MAX];
     int ranks = argc > 2 ? (int)strtol(argv[2], NULL, 10) : 0;
     if (argc < 5 || ranks < 1 || ranks > VRANKS_MAX) {
-        fprintf(stderr, "usage: ckpt_make DIR RANKS STEP VERSION [BEST]\n");
+        fprintf(stderr, "usage: ckpt_make DIR RANKS STEP VERSION [best|columns]\n");
         return 2;
     }
     struct job job = {.dir = argv[1],
                       .step = strtoll(argv[3], NULL, 10),
                       .version = (int)strtol(argv[4], NULL, 10),
-                      .best = argc > 5};
+                      .best = argc > 5 && strcmp(argv[5], "best") == 0,
+                      .scheme = argc > 5 && strcmp(argv[5], "columns") == 0 ? CF_COLUMNS : CF_PIECES};
     if (ap_comm_virtual(ranks, comms) != AP_OK)
         return 4;
     for (int r = 0; r < ranks; r++) {

@@ -17,6 +17,7 @@
 #include "ckpt/codec.h"
 #include "ckpt/image.h"
 #include "ckpt/manifest.h"
+#include "ckpt/reader.h"
 #include "ckpt/statedir.h"
 
 struct trip {
@@ -58,12 +59,10 @@ static void trip_load(struct vrank *v)
     ap_ckpt_store_close(store);
 }
 
-AP_TEST(ckpt, any_layout_loads_any_other)
+/* Save with each number of ranks and scheme of from, verify, load with each of to. */
+static void round_trips(const int (*from)[2], size_t from_count, const int (*to)[2], size_t to_count)
 {
-    static const int from[][2] = {{1, CF_EVEN}, {2, CF_EVEN}, {3, CF_UNEVEN}, {4, CF_PIECES}, {3, CF_WHOLE}};
-    static const int to[][2] = {{1, CF_EVEN}, {2, CF_UNEVEN},  {3, CF_EVEN},
-                                {4, CF_EVEN}, {2, CF_REPLICA}, {5, CF_PIECES}};
-    for (size_t i = 0; i < sizeof from / sizeof *from; i++) {
+    for (size_t i = 0; i < from_count; i++) {
         struct trip t = {.scheme = from[i][1]};
         char state[512];
         struct ap_error err = {0};
@@ -72,12 +71,29 @@ AP_TEST(ckpt, any_layout_loads_any_other)
         cr_assert_eq(ap_statedir_path(t.dir, 100, state, sizeof state, NULL), AP_OK);
         ap_status status = ap_ckpt_verify(state, &err);
         cr_expect_eq(status, AP_OK, "%s: %s", err.file, err.text);
-        for (size_t j = 0; j < sizeof to / sizeof *to; j++) {
+        for (size_t j = 0; j < to_count; j++) {
             t.scheme = to[j][1];
             vranks_run(to[j][0], trip_load, &t);
         }
         ap_io_remove_tree(t.dir, NULL);
     }
+}
+
+AP_TEST(ckpt, any_layout_loads_any_other)
+{
+    static const int from[][2] = {{1, CF_EVEN}, {2, CF_EVEN}, {3, CF_UNEVEN}, {4, CF_PIECES}, {3, CF_WHOLE}};
+    static const int to[][2] = {{1, CF_EVEN}, {2, CF_UNEVEN},  {3, CF_EVEN},
+                                {4, CF_EVEN}, {2, CF_REPLICA}, {5, CF_PIECES}};
+    round_trips(from, sizeof from / sizeof *from, to, sizeof to / sizeof *to);
+}
+
+AP_TEST(ckpt, column_slabs_load_into_any_layout_and_back)
+{
+    static const int slabs[][2] = {{2, CF_COLUMNS}, {1, CF_COLUMNS}, {3, CF_SPLIT}, {2, CF_BLOCKS}};
+    static const int any[][2] = {{1, CF_EVEN}, {3, CF_UNEVEN}, {2, CF_SPLIT}, {3, CF_COLUMNS}};
+    round_trips(slabs, sizeof slabs / sizeof *slabs, any, sizeof any / sizeof *any);
+    static const int rows[][2] = {{3, CF_UNEVEN}};
+    round_trips(rows, 1, any + 2, 2);
 }
 
 AP_TEST(ckpt, image_is_the_same_for_any_number_of_threads)
@@ -255,10 +271,48 @@ static int entries_in(const char *dir)
     return n;
 }
 
+static void refuse_slabs(struct vrank *v)
+{
+    /* Of a [4, 6]: rank 0 holds columns 0..2; here is what rank 1 holds. */
+    static const struct {
+        int64_t col, width, begin, end;
+        const char *text;
+    } cases[] = {
+        {3, 3, 0, 12, "leave a gap at element 2 (row 0, column 2)"},
+        {1, 5, 0, 20, "overlap at element 1 (row 0, column 1)"},
+        {2, 4, 1, 16, "leave a gap at element 2 (row 0, column 2)"},
+        {2, 4, 0, 15, "leave a gap at element 23 (row 3, column 5)"},
+        {0, 0, 12, 24, "leave a gap at element 2 (row 0, column 2)"},
+        {0, 0, 0, 24, "overlap at element 0 (row 0, column 0)"},
+    };
+    struct ap_ckpt_options opt = {.dir = v->ctx, .keep = 3};
+    struct ap_ckpt_store *store = NULL;
+    struct ap_error err = {0};
+    float x[24] = {0};
+    VCHECK(v, ap_ckpt_store_open(&opt, v->comm, &store, NULL) == AP_OK);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases && store != NULL; i++) {
+        struct ap_named_set set = {0};
+        struct ap_named t = {.name = "param/w", .dtype = AP_F32, .ndim = 2, .shape = {4, 6}, .width = 2, .end = 8};
+        if (v->comm->rank == 1) {
+            t.col = cases[i].col;
+            t.width = cases[i].width;
+            t.begin = cases[i].begin;
+            t.end = cases[i].end;
+        }
+        t.data = x;
+        VCHECK(v, ap_named_set_add(&set, &t, NULL) == AP_OK);
+        VCHECK(v, ap_ckpt_save(store, 10, &set, "{}", 0, &err) == AP_ERR_BUG);
+        VCHECK(v, strstr(err.text, cases[i].text) != NULL && strstr(err.text, "param/w") != NULL);
+        ap_named_set_clear(&set);
+    }
+    ap_ckpt_store_close(store);
+}
+
 AP_TEST(ckpt, ranges_that_do_not_tile_are_refused)
 {
     char dir[256];
     cf_tempdir(dir, sizeof dir);
+    vranks_run(2, refuse_slabs, dir);
     vranks_run(2, refuse_holes, dir);
     vranks_run(2, refuse_disagreement, dir);
     cr_expect_eq(entries_in(dir), 1, "only LOCK may be left");
@@ -334,10 +388,10 @@ AP_TEST(ckpt, another_format_version_is_named_and_left_alone)
     cr_assert_eq(cf_save(store, comm, 10, 1, CF_EVEN, CF_SMALL, 0, NULL), AP_OK);
     cr_assert_eq(cf_save(store, comm, 20, 2, CF_EVEN, CF_SMALL, 0, NULL), AP_OK);
     snprintf(path, sizeof path, "%s/step-000000000020/manifest.json", dir);
-    rewrite_manifest(path, "\"version\":1", "\"version\":2");
+    rewrite_manifest(path, "\"version\":1", "\"version\":3");
     cr_assert_eq(cf_load(store, comm, AP_CKPT_LATEST, CF_EVEN, CF_SMALL, &step, &version, &err), AP_ERR_FORMAT);
     ap_error_format(&err, text, sizeof text);
-    cr_expect(strstr(text, "format version 2, this program reads version 1"), "%s", text);
+    cr_expect(strstr(text, "format version 3, this program reads versions 1 and 2"), "%s", text);
     cr_expect_eq(ap_ckpt_peek(dir, AP_CKPT_LATEST, &meta, &step, &err), AP_ERR_FORMAT);
     cr_expect(has_state(dir, "step-000000000020"), "it must not be set aside");
     cr_assert_eq(cf_load(store, comm, 10, CF_EVEN, CF_SMALL, &step, &version, &err), AP_OK);
@@ -392,6 +446,72 @@ AP_TEST(ckpt, forged_manifests_are_refused)
         snprintf(path, sizeof path, "%s/step-000000000010", dir);
         cr_expect_neq(ap_ckpt_verify(path, NULL), AP_OK, "%s", edits[i][1]);
     }
+    ap_comm_destroy(comm);
+}
+
+AP_TEST(ckpt, slabs_raise_the_version_and_forged_ones_are_refused)
+{
+    /* Tensor param/model.layers.0.mlp.down_proj.weight is bf16 [33, 17]. Each edit has a hash that fits. */
+    static const char *edits[][3] = {
+        {"[0,2,0,165,0,5]", "[0,2,0,132,0,4]", "leave a gap at element 4 (row 0, column 4)"},
+        {"[0,2,0,165,0,5]", "[0,2,0,198,0,6]", "overlap at element 5 (row 0, column 5)"},
+        {"[0,2,0,165,0,5]", "[0,2,0,164,0,5]", "leave a gap at element 548 (row 32, column 4)"},
+        {"[0,2,0,165,0,5]", "[0,2,1,165,0,5]", "leave a gap at element 0 (row 0, column 0)"},
+        {"[0,2,0,165,0,5]", "[0,2,0,166,0,5]", "a range that lies outside its elements"},
+        {"[0,2,0,165,0,5],", "", "leave a gap at element 0 (row 0, column 0)"},
+        {"[0,2,0,165,0,5],", "[0,2,0,165,0,5],[0,2,0,165,0,5],", "its parts are out of order"},
+        {"[0,2,0,165,0,5],[0,3,0,396,5,12]", "[0,3,0,396,5,12],[0,2,0,165,0,5]", "its parts are out of order"},
+        {"[0,3,0,396,5,12]", "[0,3,0,396,6,12]", "columns that lie outside its shape"},
+        {"[0,3,0,396,5,12]", "[0,3,0,396,5,9223372036854775807]", "columns that lie outside its shape"},
+        {"[0,3,0,396,5,12]", "[0,3,0,396,5,0]", "ill-formed part"},
+        {"[0,3,0,396,5,12]", "[0,3,0,396,-5,12]", "ill-formed part"},
+        {"[0,3,0,396,5,12]", "[0,3,0,396,5]", "ill-formed part"},
+        {"[0,3,0,396,5,12]", "[0,3,0,396,5,12,1]", "ill-formed part"},
+        {"[0,3,0,396,5,12]", "[0,3,9223372036854775807,9223372036854775807,5,12]", "ill-formed part"},
+        {"[[0,2,0,165,0,5],[0,3,0,396,5,12]]", "[[0,2,0,561,0,17]]", "a part of all columns is written as a slab"},
+        {"\"shape\":[33,17]", "\"shape\":[33,17,1]", "columns of a tensor that is not 2-D"},
+        {"\"shape\":[33,17]", "\"shape\":[33,18]", "leave a gap at element 17 (row 0, column 17)"},
+        {"\"version\":2", "\"version\":1", "ill-formed part"},
+    };
+    static const char name[] = "tensor param/model.layers.0.mlp.down_proj.weight";
+    char dir[256], path[512], *text;
+    size_t size, count = sizeof edits / sizeof *edits;
+    struct ap_comm *comm;
+    struct ap_error err = {0};
+    struct ap_manifest m;
+    cf_tempdir(dir, sizeof dir);
+    cr_assert_eq(ap_comm_self(&comm), AP_OK);
+    struct ap_ckpt_store *store = cf_open(dir, comm, 3, 0);
+    cr_assert_eq(cf_save(store, comm, 10, 1, CF_EVEN, CF_SMALL, 0, NULL), AP_OK);
+    cr_assert_eq(cf_save(store, comm, 20, 1, CF_COLUMNS, CF_SMALL, 0, NULL), AP_OK);
+    ap_ckpt_store_close(store);
+    for (int i = 1; i <= 2; i++) {
+        snprintf(path, sizeof path, "%s/step-0000000000%d0/manifest.json", dir, i);
+        cr_assert_eq(ap_io_read_file(path, 65536, &text, &size, NULL), AP_OK);
+        cr_expect(strstr(text, i == 1 ? "\"version\":1," : "\"version\":2,"), "a state with slabs only is version 2");
+        if (i == 1)
+            free(text);
+    }
+    for (size_t i = 0; i < count; i++) {
+        rewrite_manifest(path, edits[i][0], edits[i][1]);
+        *strrchr(path, '/') = '\0';
+        cr_expect_eq(ap_ckpt_manifest_read(path, &m, &err), AP_ERR_CORRUPT, "%s", edits[i][1]);
+        cr_expect(strstr(err.text, edits[i][2]), "%s: %s", edits[i][1], err.text);
+        cr_expect(strstr(err.text, i + 1 < count ? name : "adam.m/model.embed_tokens.weight"), "%s", err.text);
+        cr_expect_neq(ap_ckpt_verify(path, NULL), AP_OK, "%s", edits[i][1]);
+        path[strlen(path)] = '/';
+        cr_assert_eq(ap_io_write_durable(path, text, size, NULL), AP_OK);
+    }
+    /* A tiling, but not the one in the file: HDF5's view of it says so. */
+    rewrite_manifest(path, "[0,2,0,165,0,5],[0,3,0,396,5,12]", "[0,2,0,396,0,12],[0,3,0,165,12,5]");
+    *strrchr(path, '/') = '\0';
+    cr_expect_eq(ap_ckpt_verify(path, &err), AP_ERR_CORRUPT);
+    cr_expect(strstr(err.text, "mlp.down_proj.weight: shape, range or dtype is not"), "%s", err.text);
+    path[strlen(path)] = '/';
+    cr_assert_eq(ap_io_write_durable(path, text, size, NULL), AP_OK);
+    *strrchr(path, '/') = '\0';
+    cr_expect_eq(ap_ckpt_verify(path, &err), AP_OK, "%s", err.text);
+    free(text);
     ap_comm_destroy(comm);
 }
 
