@@ -87,13 +87,13 @@ static void check_not_finite(struct hx *h)
 static void refused_parts(struct hx *h)
 {
     float mem[64] = {0};
-    int32_t ids[8] = {0};
+    int32_t ids[8] = {0}, away[4] = {-1, -1, -1, -1};
     struct ap_backend *be = h->be;
     const struct {
         const char *what;
         struct ap_cross_entropy_part_args a;
     } bad[] = {
-        {"no columns", {F2(4, 0), I1(4), F2(4, 3)}},
+        {"no columns", {F2(4, 0), ap_tensor_1d(away, AP_I32, 4), F2(4, 3)}},
         {"logits of three dimensions", {F3(4, 2, 1), I1(4), F2(4, 3)}},
         {"fewer targets than rows", {F2(4, 5), I1(3), F2(4, 3)}},
         {"targets of type f32", {F2(4, 5), F1(4), F2(4, 3)}},
@@ -115,13 +115,13 @@ static void refused_parts(struct hx *h)
 static void refused_joins(struct hx *h)
 {
     float mem[64] = {0};
-    int32_t ids[8] = {0};
+    int32_t ids[8] = {0}, away[4] = {-1, -1, -1, -1};
     struct ap_backend *be = h->be;
     const struct {
         const char *what;
         struct ap_cross_entropy_join_args a;
     } bad[] = {
-        {"no columns", {F3(2, 4, 3), F2(4, 0), I1(4), I1(4), F1(4), F2(4, 0), 1}},
+        {"no columns", {F3(2, 4, 3), F2(4, 0), ap_tensor_1d(away, AP_I32, 4), I1(4), F1(4), F2(4, 0), 1}},
         {"parts of no process", {F3(0, 4, 3), F2(4, 5), I1(4), I1(4), F1(4), F2(4, 5), 1}},
         {"parts of two dimensions", {F2(8, 3), F2(4, 5), I1(4), I1(4), F1(4), F2(4, 5), 1}},
         {"parts of fewer rows", {F3(2, 3, 3), F2(4, 5), I1(4), I1(4), F1(4), F2(4, 5), 1}},
