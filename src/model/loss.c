@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Final norm, output head and cross-entropy; the logits become their own gradient in place. With tensor parallelism each
- * process has the logits of its part of the vocabulary for all tokens, and the row maxima and sums of all are joined. */
+ * Final norm, output head and cross-entropy; the logits become their own gradient in place. With tensor parallelism
+ * each process has the logits of its part of the vocabulary for all tokens, and the row maxima and sums of all are
+ * joined. */
 #include "config.h"
 
 #include "model/model_internal.h"

@@ -351,8 +351,8 @@ static ap_status read_back(struct ap_model *m, struct ap_model_result *r, int64_
     struct ap_stream *stream = m->be->stream;
     AP_TRY(m->be->vt->copy(stream, sums, m->cur->sums.data, sizeof sums));
     if (expert_load)
-        AP_TRY(m->be->vt->copy(stream, m->host_counts, m->cur->counts.data,
-                               (size_t)m->params->routers * sizeof(int32_t)));
+        AP_TRY(
+            m->be->vt->copy(stream, m->host_counts, m->cur->counts.data, (size_t)m->params->routers * sizeof(int32_t)));
     AP_TRY(m->be->vt->stream_sync(stream));
     r->ce_sum = sums[0];
     r->mtp_sum = sums[1];

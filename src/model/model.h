@@ -28,9 +28,9 @@ struct ap_model_options {
     int forward_only;                 /* evaluation: no gradients, less memory */
     int recompute;                    /* keep only the inputs of layers and run each forward again in
                                        * backward: the same bits, less memory, about a third more work */
-    const struct ap_model_part *part;      /* copied; NULL: all of it */
-    struct ap_comm *tensor, *expert;       /* borrowed; of part->tensor_size, expert_size ranks; NULL where that is 1 */
-    int slots;                             /* micro-batches between forward and backward at a time; 0: one */
+    const struct ap_model_part *part; /* copied; NULL: all of it */
+    struct ap_comm *tensor, *expert;  /* borrowed; of part->tensor_size, expert_size ranks; NULL where that is 1 */
+    int slots;                        /* micro-batches between forward and backward at a time; 0: one */
 };
 
 /* Backend memory of the parameters' groups that the part has, each [region's elements]: weights of the model's dtype,
@@ -82,8 +82,9 @@ ap_status ap_model_step(struct ap_model *m, ap_tensor weights, ap_tensor grads, 
  * slot's next forward. */
 ap_status ap_model_forward(struct ap_model *m, int slot, const struct ap_model_buffers *b, const struct ap_batch *batch,
                            const struct ap_loss_weights *lw, ap_tensor in, ap_tensor *out_p);
-/* After forward, which it undoes: gradients += . On the last stage the losses come first; elsewhere dout is the gradient
- * of what forward gave out, copied. *din_p: gradient of `in`, valid until the next call; absent on the first stage. */
+/* After forward, which it undoes: gradients += . On the last stage the losses come first; elsewhere dout is the
+ * gradient of what forward gave out, copied. *din_p: gradient of `in`, valid until the next call; absent on the first
+ * stage. */
 ap_status ap_model_backward(struct ap_model *m, int slot, const struct ap_model_buffers *b,
                             const struct ap_batch *batch, const struct ap_loss_weights *lw, ap_tensor dout,
                             ap_tensor *din_p, struct ap_model_result *result_p, int64_t *expert_load);
@@ -98,8 +99,8 @@ int64_t ap_model_own_tokens(const struct ap_model *m);
 ap_status ap_model_load_weights(struct ap_backend *be, const void *host, ap_tensor weights);
 
 /* Of the last call, valid until the next one, in backend memory: token-wise losses Stat [B*T]; logits
- * [B*T, own part of V] (dtype of the model) of the main head, meaningful only after a call without gradients and with lw->mtp == 0
- * (the gradient and the MTP head reuse their memory). */
+ * [B*T, own part of V] (dtype of the model) of the main head, meaningful only after a call without gradients and with
+ * lw->mtp == 0 (the gradient and the MTP head reuse their memory). */
 ap_tensor ap_model_token_loss(const struct ap_model *m);
 ap_tensor ap_model_logits(const struct ap_model *m);
 /* Chosen experts of moe layer i (of the whole model) in the last forward: i32 [N, K], backend memory; absent where the

@@ -31,12 +31,12 @@ struct mlp_saved {
 
 /* Expert parallelism: rows that came from the expert group, and how they are arranged. */
 struct exchange_saved {
-    ap_tensor offsets;       /* i32 [E+1] of the rows here, sorted by expert */
-    ap_tensor by_expert;     /* i32 [capacity]: the row in order of senders of each row in order of experts */
-    ap_tensor by_sender;     /* i32 [capacity]: its inverse */
-    ap_tensor xs;            /* [capacity, h] in order of experts */
-    int64_t *send, *recv;    /* host [ranks]: rows for and from each rank */
-    int64_t rows;            /* here */
+    ap_tensor offsets;    /* i32 [E+1] of the rows here, sorted by expert */
+    ap_tensor by_expert;  /* i32 [capacity]: the row in order of senders of each row in order of experts */
+    ap_tensor by_sender;  /* i32 [capacity]: its inverse */
+    ap_tensor xs;         /* [capacity, h] in order of experts */
+    int64_t *send, *recv; /* host [ranks]: rows for and from each rank */
+    int64_t rows;         /* here */
 };
 
 struct layer_saved {
@@ -53,8 +53,8 @@ struct layer_saved {
     struct mlp_saved dense, shared;
     ap_tensor scores, ids, gates, dscores; /* [N,E of all] [N,K] [N,K] [N,E of all] */
     ap_tensor offsets, row_of, token_of;   /* i32 [E of all + 1] [N,K] [N*K] */
-    ap_tensor xs, ys;                      /* dispatched input (absent with expert parallelism), expert output [N*K,h] */
-    struct mlp_saved expert;               /* [N*K or capacity, .] */
+    ap_tensor xs, ys;        /* dispatched input (absent with expert parallelism), expert output [N*K,h] */
+    struct mlp_saved expert; /* [N*K or capacity, .] */
     struct exchange_saved ex;
 };
 
@@ -68,10 +68,10 @@ struct layer {
 struct slot {
     ap_tensor tokens, targets, first, pos; /* i32 [N]; tokens as rows of the own part of the vocabulary, -1 elsewhere */
     ap_tensor own_targets;                 /* targets likewise; `targets` itself without tensor parallelism */
-    ap_tensor sums;                        /* f64 [4]: ce, mtp, balance, balance of recomputed layers (counted before) */
-    ap_tensor counts;                      /* i32 [routers] */
-    ap_tensor x_out;                       /* output of the last layer [L,h] */
-    struct layer_saved *layers;            /* [layers + mtp_depth] */
+    ap_tensor sums;             /* f64 [4]: ce, mtp, balance, balance of recomputed layers (counted before) */
+    ap_tensor counts;           /* i32 [routers] */
+    ap_tensor x_out;            /* output of the last layer [L,h] */
+    struct layer_saved *layers; /* [layers + mtp_depth] */
 };
 
 struct mtp_saved {
@@ -92,13 +92,13 @@ struct ap_model {
     struct ap_model_options opt;
     struct ap_model_part part;
     struct ap_params *params;
-    struct ap_exchange *tensor, *expert; /* NULL: the group is this process alone */
-    int64_t *token_rows;                 /* [T] own tokens of each rank of the tensor group */
-    int64_t tokens, own_tokens;          /* N, L */
-    int64_t own_first;                   /* first of the own tokens */
+    struct ap_exchange *tensor, *expert;            /* NULL: the group is this process alone */
+    int64_t *token_rows;                            /* [T] own tokens of each rank of the tensor group */
+    int64_t tokens, own_tokens;                     /* N, L */
+    int64_t own_first;                              /* first of the own tokens */
     int64_t heads, dense_width, moe_width, experts; /* held here */
     int64_t vocab_first, vocab;                     /* likewise */
-    ap_dtype dt, stat; /* stat: of statistics, routing and gradients of parameters */
+    ap_dtype dt, stat;                              /* stat: of statistics, routing and gradients of parameters */
     double attn_scale;
     struct ap_arena arena;
     /* parameters and state of the running call */
@@ -107,8 +107,8 @@ struct ap_model {
     int with_grads;
     struct slot *cur;
     /* planned tensors */
-    ap_tensor cos, sin; /* Stat [T, r/2] */
-    struct slot *slots; /* [opt.slots] */
+    ap_tensor cos, sin;                           /* Stat [T, r/2] */
+    struct slot *slots;                           /* [opt.slots] */
     ap_tensor logits, token_loss, mtp_token_loss; /* [N, own part of V], [N], [N]; last stage */
     struct layer *layers;                         /* layers + mtp_depth */
     struct head_saved head, mtp_head;
@@ -205,7 +205,7 @@ static inline struct layer_saved *saved(const struct ap_model *m, const struct l
     return &m->cur->layers[L - m->layers];
 }
 
-/* tensor.c: between the own tokens and all of them; only with tensor parallelism. */
+/* tensor_parallel.c: between the own tokens and all of them; only with tensor parallelism. */
 ap_status ap_tensor_gather(struct ap_model *m, ap_tensor own, ap_tensor all);
 /* own (+)= the sum of the group's parts [N,w] over its tokens. Also while planning. */
 ap_status ap_tensor_sum(struct ap_model *m, ap_tensor parts, ap_tensor own, int accumulate);

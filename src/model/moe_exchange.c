@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Expert parallelism: the rows of a micro-batch, sorted by expert, to the processes that have their experts, and what
- * came from all of them in order of the own experts. Each process of the group has a micro-batch of its own, of the same
- * size; how many rows go where is known only after routing, so the counts go ahead of the rows. */
+ * came from all of them in order of the own experts. Each process of the group has a micro-batch of its own, of the
+ * same size; how many rows go where is known only after routing, so the counts go ahead of the rows. */
 #include "config.h"
 
 #include "model/model_internal.h"

@@ -29,7 +29,8 @@ struct ap_model_part {
 
 enum ap_param_group {
     AP_GROUP_SPLIT,  /* the same on the processes that differ along data and expert */
-    AP_GROUP_SHARED, /* with tensor_size > 1: the same on those of the tensor axis too, each with a part of the gradient */
+    AP_GROUP_SHARED, /* with tensor_size > 1: the same on those of the tensor axis too, each with a part of the gradient
+                      */
     AP_GROUP_EXPERT, /* with expert_size > 1: routed experts, the same along data alone */
     AP_GROUP_ENDS,   /* the embedding that both the first and the last stage hold */
     AP_GROUPS
@@ -46,7 +47,7 @@ struct ap_param_chunk {
     int64_t param, offset, count;
 }; /* offset in the flat space */
 struct ap_param_region {
-    int64_t begin, end;            /* flat elements */
+    int64_t begin, end; /* flat elements */
     int64_t chunk_first, chunk_end;
 };
 
@@ -57,8 +58,8 @@ struct ap_params {
     int64_t chunk_count;
     struct ap_param_region region[AP_GROUPS]; /* in this order */
     int64_t flat;                             /* elements of the flat space, gaps included */
-    int64_t moe_layers; /* layers with a router in the whole model, MTP included */
-    int64_t routers;    /* moe_layers * routed_experts */
+    int64_t moe_layers;                       /* layers with a router in the whole model, MTP included */
+    int64_t routers;                          /* moe_layers * routed_experts */
 };
 
 /* All of a model. */

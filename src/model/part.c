@@ -34,11 +34,11 @@ static ap_status check_tensor(const struct ap_model_config *cfg, int64_t size, s
     return AP_OK;
 }
 
-ap_status ap_model_part_check(const struct ap_model_config *cfg, const struct ap_model_part *part,
-                              struct ap_error *err)
+ap_status ap_model_part_check(const struct ap_model_config *cfg, const struct ap_model_part *part, struct ap_error *err)
 {
     if (part->layer_first < 0 || part->layer_last > cfg->layers || part->layer_first >= part->layer_last)
-        return ap_error_set(err, AP_ERR_INPUT, "a stage of layers %lld to %lld of a model of %lld layers: each needs one",
+        return ap_error_set(err, AP_ERR_INPUT,
+                            "a stage of layers %lld to %lld of a model of %lld layers: each needs one",
                             (long long)part->layer_first, (long long)part->layer_last - 1, (long long)cfg->layers);
     if (part->tensor_size < 1 || part->tensor_rank < 0 || part->tensor_rank >= part->tensor_size ||
         part->expert_size < 1 || part->expert_rank < 0 || part->expert_rank >= part->expert_size ||

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * The memory plan. It is made by running the layer code once with an arena that only counts (planning()); the same code
  * then runs for real in the memory so sized. Saved activations stand below all scratch; scratch is stacked and released
- * by marks. A forward-only model lets all layers share one set of activations; so does one that recomputes them layer by
- * layer in backward, for all its slots. */
+ * by marks. A forward-only model lets all layers share one set of activations; so does one that recomputes them layer
+ * by layer in backward, for all its slots. */
 #include "config.h"
 
 #include "model/model_internal.h"

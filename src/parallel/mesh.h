@@ -23,9 +23,9 @@ struct ap_mesh {
     struct ap_comm *axis[AP_AXES]; /* ranks that differ from this one along that axis only, in its order */
     struct ap_comm *batch;         /* data x expert: rank = data * EXPERT + expert */
     struct ap_comm *stage;         /* all ranks of this pipe coordinate, in slot order */
-    struct ap_comm *ends;          /* with several stages, on the first and the last: their ranks of this tensor coordinate,
-                                    * the first stage's before the last's, each in the order of `batch`; else NULL */
-    struct ap_comm *world;         /* all, in slot order */
+    struct ap_comm *ends;  /* with several stages, on the first and the last: their ranks of this tensor coordinate,
+                            * the first stage's before the last's, each in the order of `batch`; else NULL */
+    struct ap_comm *world; /* all, in slot order */
 };
 
 const char *ap_axis_name(enum ap_axis a); /* "pipeline", "data", "expert", "tensor": the keys of `parallel` */

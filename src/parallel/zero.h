@@ -24,8 +24,8 @@ struct ap_reducer_options {
     const struct ap_shard_map *map; /* borrowed; begin[size] elements in all */
     ap_dtype dtype;                 /* AP_F32 or AP_F64 */
     int64_t leaves;                 /* M >= ranks */
-    const int64_t *leaf_begin;      /* [ranks + 1], borrowed for the call: leaves of each rank, at least one; NULL: even */
-    int64_t window;                 /* elements exchanged at once per rank and node; 0: chosen */
+    const int64_t *leaf_begin; /* [ranks + 1], borrowed for the call: leaves of each rank, at least one; NULL: even */
+    int64_t window;            /* elements exchanged at once per rank and node; 0: chosen */
 };
 
 struct ap_reducer;

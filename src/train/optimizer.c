@@ -23,7 +23,7 @@ struct ap_optimizer {
     int64_t *sum_bytes;              /* [ranks] bytes of chunk sums of each rank */
     double *sums;                    /* host [chunk_count], of the group */
     int64_t chunk_count;
-    void *sums_dev;                  /* backend f64 [own chunks] */
+    void *sums_dev; /* backend f64 [own chunks] */
     struct ap_gatherer *gatherer;
     struct ap_adamw_segment *segments; /* of the own shard, which begins at element 0 of them */
     int64_t segment_count;

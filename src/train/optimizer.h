@@ -4,8 +4,8 @@
  * (masters) are sharded like the moments, and the copy is what the ranks gather. An update writes the shadow only;
  * after the ranks agreed, flip makes it the state. A step that fails anywhere leaves the committed state whole.
  *
- * One optimizer serves one group of parameters (model/params.h): "flat elements" are those of the group's region, from 0,
- * and the communicator has the ranks that hold the same slices. */
+ * One optimizer serves one group of parameters (model/params.h): "flat elements" are those of the group's region, from
+ * 0, and the communicator has the ranks that hold the same slices. */
 #ifndef AP_TRAIN_OPTIMIZER_H
 #define AP_TRAIN_OPTIMIZER_H
 

@@ -127,8 +127,11 @@ static ap_status execute(struct ap_runner *r, const struct ap_pipe_event *e)
         return ap_comm_recv_start(r->pipe, buffer(r, e->flow, e->buffer), r->bytes, e->peer, e->tag, request);
     case AP_PIPE_SEND_START:
         return ap_comm_send_start(r->pipe, buffer(r, e->flow, e->buffer), r->bytes, e->peer, e->tag, request);
-    case AP_PIPE_WAIT: AP_TRACE_TRY(trace, "step", "pipeline wait", NULL, 0, ap_comm_wait(r->pipe, request)); break;
-    case AP_PIPE_COMPUTE: return compute(r, &r->schedule->ops[e->op], e);
+    case AP_PIPE_WAIT:
+        AP_TRACE_TRY(trace, "step", "pipeline wait", NULL, 0, ap_comm_wait(r->pipe, request));
+        break;
+    case AP_PIPE_COMPUTE:
+        return compute(r, &r->schedule->ops[e->op], e);
     }
     return AP_OK;
 }
@@ -157,13 +160,15 @@ ap_status ap_runner_loss(struct ap_runner *r, const struct ap_batch *batch, ap_t
     ap_tensor out;
     int in = s->part.first_stage ? -1 : 0, to = s->part.last_stage ? -1 : 0, rank = r->pipe->rank;
     if (in == 0) {
-        AP_TRY(ap_comm_recv_start(r->pipe, buffer(r, AP_PIPE_ACTIVATIONS_IN, 0), r->bytes, rank - 1, LOSS_TAG, &request));
+        AP_TRY(
+            ap_comm_recv_start(r->pipe, buffer(r, AP_PIPE_ACTIVATIONS_IN, 0), r->bytes, rank - 1, LOSS_TAG, &request));
         AP_TRY(ap_comm_wait(r->pipe, &request));
     }
     AP_TRY(ap_model_forward(s->model, 0, &b, batch, &none, message(r, AP_PIPE_ACTIVATIONS_IN, in), &out));
     AP_TRY(put(r, AP_PIPE_ACTIVATIONS_OUT, to, out));
     if (to == 0) {
-        AP_TRY(ap_comm_send_start(r->pipe, buffer(r, AP_PIPE_ACTIVATIONS_OUT, 0), r->bytes, rank + 1, LOSS_TAG, &request));
+        AP_TRY(
+            ap_comm_send_start(r->pipe, buffer(r, AP_PIPE_ACTIVATIONS_OUT, 0), r->bytes, rank + 1, LOSS_TAG, &request));
         AP_TRY(ap_comm_wait(r->pipe, &request));
     }
     AP_TRY(ap_model_loss(s->model, 0, &b, batch, &none, &m, NULL));

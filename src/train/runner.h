@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Micro-batches through the stages of a pipeline: an interpreter of the schedule's lists (plan/pipe_schedule.h), with
- * the message buffers that they name. With one stage there are no messages and the lists are forward, backward, forward,
+ * the message buffers that they name. With one stage there are no messages and the lists are forward, backward,
+ * forward,
  * ... */
 #ifndef AP_TRAIN_RUNNER_H
 #define AP_TRAIN_RUNNER_H

@@ -39,8 +39,8 @@ ap_status ap_stage_shape(const struct ap_job *job, int ranks, struct ap_mesh_sha
     if (wish[AP_AXIS_DATA] == AP_AUTO) {
         if (ranks % others != 0) {
             ap_error_set(err, AP_ERR_INPUT, "tensor %lld x pipeline %lld x expert %lld does not divide the %d ranks",
-                         (long long)wish[AP_AXIS_TENSOR], (long long)wish[AP_AXIS_PIPE], (long long)wish[AP_AXIS_EXPERT],
-                         ranks);
+                         (long long)wish[AP_AXIS_TENSOR], (long long)wish[AP_AXIS_PIPE],
+                         (long long)wish[AP_AXIS_EXPERT], ranks);
             ap_error_hint(err, "start a multiple of %lld ranks", (long long)others);
             return AP_ERR_INPUT;
         }
@@ -79,10 +79,11 @@ static ap_status check_leaves(const struct ap_stage_options *opt, const int64_t 
     for (int i = 0; i < n; i++) {
         int first = i / E * E;
         if (begin[i + 1] - begin[i] != begin[first + 1] - begin[first]) {
-            ap_error_set(err, AP_ERR_INPUT,
-                         "%lld micro-batches for data %d x expert %d: the ranks of an expert group work in step and need "
-                         "the same number each",
-                         (long long)opt->leaves, size_of(opt->mesh, AP_AXIS_DATA), E);
+            ap_error_set(
+                err, AP_ERR_INPUT,
+                "%lld micro-batches for data %d x expert %d: the ranks of an expert group work in step and need "
+                "the same number each",
+                (long long)opt->leaves, size_of(opt->mesh, AP_AXIS_DATA), E);
             ap_error_hint(err, "choose batch.global_sequences and batch.micro_sequences so that their quotient is a "
                                "multiple of data x expert");
             return AP_ERR_INPUT;
@@ -153,10 +154,14 @@ ap_status ap_stage_check(const struct ap_stage_options *opt, struct ap_error *er
 static struct ap_comm *comm_of(const struct ap_mesh *m, int group)
 {
     switch (group) {
-    case AP_GROUP_SHARED: return m->stage;
-    case AP_GROUP_EXPERT: return m->axis[AP_AXIS_DATA];
-    case AP_GROUP_ENDS: return m->ends;
-    default: return m->batch;
+    case AP_GROUP_SHARED:
+        return m->stage;
+    case AP_GROUP_EXPERT:
+        return m->axis[AP_AXIS_DATA];
+    case AP_GROUP_ENDS:
+        return m->ends;
+    default:
+        return m->batch;
     }
 }
 

@@ -53,8 +53,8 @@ struct ap_stage {
     int64_t *sum_bytes; /* [world] */
 };
 
-/* Ranks along each axis: what the job says; where it leaves the choice, one, and data takes the rest. AP_ERR_INPUT with a
- * reason and a fix. */
+/* Ranks along each axis: what the job says; where it leaves the choice, one, and data takes the rest. AP_ERR_INPUT with
+ * a reason and a fix. */
 ap_status ap_stage_shape(const struct ap_job *job, int ranks, struct ap_mesh_shape *shape, struct ap_error *err);
 /* Layers [begin[s], begin[s+1]) of each of n stages: as even as possible, the longer ones first. begin: [n + 1]. */
 void ap_stage_even(int64_t layers, int n, int64_t *begin);

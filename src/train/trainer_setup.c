@@ -178,8 +178,8 @@ static ap_status settle(struct ap_trainer *t, struct ap_error *err)
     return st == AP_ERR_NOTFOUND ? ap_error_set(err, AP_ERR_CORRUPT, "a decision in the journal lacks its value") : st;
 }
 
-/* Batch split and mesh, once the step they hold from is known. The number of data ranks does not change the bits. The journal may
- * know of later steps, of a state that is damaged now: what counts is what held for the next step. */
+/* Batch split and mesh, once the step they hold from is known. The number of data ranks does not change the bits. The
+ * journal may know of later steps, of a state that is damaged now: what counts is what held for the next step. */
 static ap_status note_split(struct ap_trainer *t, struct ap_error *err)
 {
     char batch[128], world[160];
@@ -226,7 +226,8 @@ static ap_status open_model(struct ap_trainer *t, struct ap_error *err)
     t->routers = t->params->routers;
     t->lo = t->stage->lo;
     t->hi = t->stage->hi;
-    AP_TRY(ap_router_bias_create(t->be, &job->model.cfg, t->params->moe_layers, ap_dtype_full(so.dtype), &t->bias, err));
+    AP_TRY(
+        ap_router_bias_create(t->be, &job->model.cfg, t->params->moe_layers, ap_dtype_full(so.dtype), &t->bias, err));
     ap_status st = ap_stage_init_weights(t->stage, &job->model.cfg, job->seed);
     return st == AP_OK ? st : ap_error_set(err, st, "the initial weights could not be stored");
 }

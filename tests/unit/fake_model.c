@@ -74,8 +74,8 @@ static void token(const struct ap_model *m, const float *w, float *g, const stru
 }
 
 static ap_status step(struct ap_model *m, ap_tensor weights, ap_tensor grads, ap_tensor router_bias,
-                      const struct ap_batch *batch, const struct ap_loss_weights *lw,
-                      struct ap_model_result *result_p, int64_t *expert_load)
+                      const struct ap_batch *batch, const struct ap_loss_weights *lw, struct ap_model_result *result_p,
+                      int64_t *expert_load)
 {
     int64_t n = m->opt.micro_sequences * m->opt.seq_len, T = m->opt.seq_len;
     const float *bias = router_bias.data;
