@@ -24,7 +24,7 @@ TESTS += $(AP_BATCH_TESTS)
 EXTRA_DIST += tests/support/tiny_job.sh
 
 # ---- parallel, train, monitor
-EXTRA_DIST += tests/support/vranks.h tests/support/comm_checks.h tests/support/train_lib.sh
+EXTRA_DIST += tests/support/vranks.h tests/support/comm_checks.h tests/support/pipe_checks.h tests/support/train_lib.sh
 AP_TRAIN_SH_TESTS = tests/cli/determinism_test.sh tests/cli/bf16_test.sh tests/cli/kill_resume_test.sh tests/cli/train_errors_test.sh \
 	tests/cli/mpi_comm_test.sh tests/cli/alloc_test.sh tests/cli/trace_test.sh
 dist_check_SCRIPTS += $(AP_TRAIN_SH_TESTS)
@@ -37,7 +37,7 @@ CLEANFILES += tests/support/alloc_count.so
 EXTRA_DIST += tests/support/alloc_count.c
 check_PROGRAMS += tests/mpi/mpi_comm
 tests_mpi_mpi_comm_CPPFLAGS = $(AM_CPPFLAGS) $(MPI_CFLAGS)
-tests_mpi_mpi_comm_LDADD = src/parallel/libap_parallel_mpi.la src/parallel/libap_parallel.la \
+tests_mpi_mpi_comm_LDADD = src/parallel/libap_parallel_mpi.la src/parallel/libap_parallel.la src/plan/libap_plan.la \
 	src/backend/libap_backend.la src/base/libap_base.la $(MPI_LIBS) -lpthread -lm
 if AP_CRITERION
 AP_TRAIN_TESTS = tests/unit/test_comm tests/unit/test_zero tests/unit/test_schedule tests/unit/test_optimizer \

@@ -79,6 +79,8 @@ static ap_status search(const struct ap_job *job, const struct ap_layout_problem
         status = ap_layout_search(m, 1 + (int)f->runners_up, &plan, err);
     if (status == AP_OK)
         status = ap_simulate_step(m, plan.best[0], &r.simulated, err);
+    if (status == AP_OK)
+        status = ap_pipe_choices(m, plan.best[0], r.choice, &r.choice_count, err);
     r.model = m;
     if (status == AP_OK)
         status = print(&r, f->out, json, err);

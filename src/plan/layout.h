@@ -79,7 +79,8 @@ int ap_layout_placed(const struct ap_layout_model *m, const struct ap_layout *l)
  * this layout until the next call of it. */
 struct ap_layout_stage {
     double forward, backward; /* with the communication inside */
-    double compute;           /* of both together, the arithmetic alone */
+    double weight;            /* of the backward, what gradients of weights alone take */
+    double compute;           /* of forward and backward together, the arithmetic alone */
     struct {
         double latency, occupied; /* seconds; occupied: that the link is busy with one transfer */
         int wan;

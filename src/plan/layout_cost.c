@@ -195,27 +195,30 @@ static void add_transfer(const struct ap_layout_model *m, int a, int b, double b
     *wan_p |= sa != sb;
 }
 
-static void link_stages(struct ap_layout_model *m, const struct ap_layout *l)
+/* round: the last stage has a link to the first one, too. */
+static void link_stages(struct ap_layout_model *m, const struct ap_layout *l, int round)
 {
     const struct ap_topology *t = m->p.topo;
     double bytes = tokens(m, l) * (double)m->p.cfg->hidden_size * m->p.element_size;
+    int links = l->pipeline - 1 + round;
     clear_wan(m);
-    for (int s = 0; s + 1 < l->pipeline; s++)
+    for (int s = 0; s < links; s++)
         for (int i = 0; i < l->data * l->expert; i++) {
+            int next = (s + 1) % l->pipeline;
             int a = t->nodes[cell_node(m, l, s, i / l->expert, i % l->expert)].site;
-            int b = t->nodes[cell_node(m, l, s + 1, i / l->expert, i % l->expert)].site;
+            int b = t->nodes[cell_node(m, l, next, i / l->expert, i % l->expert)].site;
             if (a == b)
                 continue;
             add_wan(m, a, b, bytes);
             add_wan(m, b, a, bytes);
         }
-    for (int s = 0; s + 1 < l->pipeline; s++)
+    for (int s = 0; s < links; s++)
         for (int d = 0; d < l->data; d++) {
             struct ap_layout_stage *k = stage_of(m, l, s, d);
             double ahead[2] = {0, 0}, back[2] = {0, 0};
             k->ahead.wan = 0;
             for (int e = 0; e < l->expert; e++) {
-                int a = cell_node(m, l, s, d, e), b = cell_node(m, l, s + 1, d, e);
+                int a = cell_node(m, l, s, d, e), b = cell_node(m, l, (s + 1) % l->pipeline, d, e);
                 add_transfer(m, a, b, bytes / l->tensor, ahead, &k->ahead.wan);
                 add_transfer(m, b, a, bytes / l->tensor, back, &k->ahead.wan);
             }
@@ -227,23 +230,47 @@ static void link_stages(struct ap_layout_model *m, const struct ap_layout *l)
         }
 }
 
+/* Layers of this load on block (s, d); without links. */
+static struct ap_layout_stage time_load(struct ap_layout_model *m, const struct ap_layout *l,
+                                        const struct ap_stage_load *load, int s, int d)
+{
+    struct ap_stage_links links;
+    ap_layout_block_links(m, l, s, d, &links);
+    struct ap_stage_rate r = ap_layout_stage_rate(m, l, &links);
+    struct ap_layout_stage k = {.compute = load->flops * r.flop, .weight = load->flops_forward * r.flop};
+    k.forward = load->flops_forward * r.flop + load->reduces_forward * r.reduce;
+    k.forward += load->exchanges_forward * r.exchange;
+    k.backward = ap_layout_rate_time(&r, load) - k.forward;
+    return k;
+}
+
 static void time_stages(struct ap_layout_model *m, const struct ap_layout *l)
 {
     for (int s = 0; s < l->pipeline; s++) {
         struct ap_stage_load load;
         ap_layout_load(m, l->first[s], l->first[s + 1], &load);
-        for (int d = 0; d < l->data; d++) {
-            struct ap_stage_links links;
-            struct ap_layout_stage *k = stage_of(m, l, s, d);
-            ap_layout_block_links(m, l, s, d, &links);
-            struct ap_stage_rate r = ap_layout_stage_rate(m, l, &links);
-            *k = (struct ap_layout_stage){.compute = load.flops * r.flop};
-            k->forward = load.flops_forward * r.flop + load.reduces_forward * r.reduce;
-            k->forward += load.exchanges_forward * r.exchange;
-            k->backward = ap_layout_rate_time(&r, &load) - k->forward;
+        for (int d = 0; d < l->data; d++)
+            *stage_of(m, l, s, d) = time_load(m, l, &load, s, d);
+    }
+    link_stages(m, l, 0);
+}
+
+void ap_layout_chunk_times(struct ap_layout_model *m, const struct ap_layout *l, int d,
+                           const struct ap_layout_chunks *c, struct ap_layout_stage *k)
+{
+    int count = c->count * l->pipeline;
+    link_stages(m, l, c->count > 1);
+    for (int i = 0; i < count; i++) {
+        struct ap_stage_load load;
+        const struct ap_layout_stage *stage = stage_of(m, l, i % l->pipeline, d);
+        ap_layout_load(m, c->first[i], c->first[i + 1], &load);
+        k[i] = time_load(m, l, &load, i % l->pipeline, d);
+        if (i + 1 < count) {
+            k[i].ahead = stage->ahead;
+            k[i].back = stage->back;
         }
     }
-    link_stages(m, l);
+    time_stages(m, l);
 }
 
 /* ---- one pipeline ---- */
@@ -589,32 +616,51 @@ static void sync_gradients(struct ap_layout_model *m, struct ap_layout *l)
 
 /* ---- memory ---- */
 
-double ap_layout_memory(const struct ap_layout_model *m, const struct ap_layout *l, int s)
+double ap_layout_chunk_memory(const struct ap_layout_model *m, const struct ap_layout *l, int s,
+                              const struct ap_layout_chunks *c, double flight)
 {
-    struct ap_stage_load load;
-    double flight = 0, rounds = 1, tp = l->tensor;
-    ap_layout_load(m, l->first[s], l->first[s + 1], &load);
-    for (int d = 0; d < l->data; d++) {
-        flight = larger(flight, smaller((double)l->window[s * l->data + d], (double)l->rounds[d]));
-        rounds = larger(rounds, (double)l->rounds[d]);
+    struct ap_stage_load all = {0};
+    double rounds = 1, tp = l->tensor;
+    for (int i = s; i < c->count * l->pipeline; i += l->pipeline) {
+        struct ap_stage_load load;
+        ap_layout_load(m, c->first[i], c->first[i + 1], &load);
+        all.dense += load.dense;
+        all.routed += load.routed;
+        all.saved = larger(all.saved, load.saved); /* any chunk may come into a slot */
+        all.held = larger(all.held, load.held);
     }
-    double held = (load.dense + load.routed / l->expert) / tp, sums = 1 + floor(log2(rounds));
-    double owned = (load.dense + load.routed) / (tp * l->data * l->expert);
+    for (int d = 0; d < l->data; d++)
+        rounds = larger(rounds, (double)l->rounds[d]);
+    double held = (all.dense + all.routed / l->expert) / tp, sums = 1 + floor(log2(rounds));
+    double owned = (all.dense + all.routed) / (tp * l->data * l->expert);
     double weights = m->p.element_size == 4 ? 8 : 4; /* twice: shadow buffers */
     double state = held * (weights + 4 * sums) + owned * (m->p.element_size == 4 ? 16 : 24);
-    return state + tokens(m, l) / tp * (flight * load.saved + load.held);
+    return state + tokens(m, l) / tp * (flight * all.saved + all.held);
+}
+
+double ap_layout_memory(const struct ap_layout_model *m, const struct ap_layout *l, int s)
+{
+    const struct ap_layout_chunks whole = {1, l->first};
+    double flight = 0;
+    for (int d = 0; d < l->data; d++)
+        flight = larger(flight, smaller((double)l->window[s * l->data + d], (double)l->rounds[d]));
+    return ap_layout_chunk_memory(m, l, s, &whole, flight);
+}
+
+double ap_layout_room(const struct ap_layout_model *m, const struct ap_layout *l, int s)
+{
+    int width = l->data * l->expert * l->tensor;
+    double room = INFINITY;
+    for (int i = 0; i < width; i++)
+        room = smaller(room, m->p.topo->ranks[l->rank[s * width + i]].memory);
+    return AP_LAYOUT_MEMORY_SHARE * room;
 }
 
 static void weigh_memory(struct ap_layout_model *m, struct ap_layout *l)
 {
-    const struct ap_topology *t = m->p.topo;
-    int width = l->data * l->expert * l->tensor;
     l->cost.memory_part = -1;
     for (int s = 0; s < l->pipeline; s++) {
-        double bytes = ap_layout_memory(m, l, s), room = INFINITY;
-        for (int i = 0; i < width; i++)
-            room = smaller(room, t->ranks[l->rank[s * width + i]].memory);
-        double part = bytes / (AP_LAYOUT_MEMORY_SHARE * room);
+        double bytes = ap_layout_memory(m, l, s), part = bytes / ap_layout_room(m, l, s);
         if (part > l->cost.memory_part) {
             l->cost.memory_part = part;
             l->cost.memory = bytes;

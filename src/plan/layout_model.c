@@ -153,8 +153,8 @@ ap_status ap_layout_model_create(const struct ap_layout_problem *p, struct ap_la
     m->site_use = calloc(sites, sizeof *m->site_use);
     m->pipe = calloc(2 * ranks, sizeof *m->pipe);
     m->shape = calloc(ranks, sizeof *m->shape);
-    m->table = calloc((layers + 1) * (stages + 1), sizeof *m->table);
-    m->choice = calloc((layers + 1) * (stages + 1), sizeof *m->choice);
+    m->table = calloc((layers + 1) * (layers + 1), sizeof *m->table);
+    m->choice = calloc((layers + 1) * (layers + 1), sizeof *m->choice);
     m->beyond = calloc(2 * (stages + 1), sizeof *m->beyond);
     m->line = calloc(layers + 1, sizeof *m->line);
     m->kept = calloc(stages + 1, sizeof *m->kept);

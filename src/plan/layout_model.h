@@ -53,7 +53,7 @@ struct ap_layout_model {
     double *open;                            /* [stages] windows of one pipeline */
     double *pipe, *then;                     /* [data] seconds of each pipeline, with one round more */
     struct ap_pipe_shape *shape;             /* [data] */
-    double *table;                           /* [stages + 1][layers + 1], of the split */
+    double *table;                           /* [layers + 1][layers + 1], of the split by stages or chunks */
     int *choice, *kept;                      /* the same; [stages + 1] */
     struct ap_stage_links *links;            /* [stages] */
     double *line;                            /* [layers + 1] seconds of the layers before each, on one stage */
@@ -94,6 +94,22 @@ double ap_layout_rate_time(const struct ap_stage_rate *r, const struct ap_stage_
 /* Worst links and slowest rank of block (s, d). */
 void ap_layout_block_links(struct ap_layout_model *m, const struct ap_layout *l, int s, int d,
                            struct ap_stage_links *links_p);
+
+/* Several chunks of layers on each stage: virtual stage c * pipeline + s has layers first[.] .. first[. + 1] - 1. */
+struct ap_layout_chunks {
+    int count;
+    int *first; /* [count * pipeline + 1] */
+};
+/* The split with the shortest longest virtual stage, into c->first; count * pipeline is at most the number of layers.
+ */
+void ap_layout_split_chunks(struct ap_layout_model *m, const struct ap_layout *l, struct ap_layout_chunks *c);
+/* Times of pipeline d, [virtual stages]. */
+void ap_layout_chunk_times(struct ap_layout_model *m, const struct ap_layout *l, int d,
+                           const struct ap_layout_chunks *c, struct ap_layout_stage *k);
+/* Bytes on a rank of stage s with so many slots, each for the largest chunk; bytes that it may fill. */
+double ap_layout_chunk_memory(const struct ap_layout_model *m, const struct ap_layout *l, int s,
+                              const struct ap_layout_chunks *c, double flight);
+double ap_layout_room(const struct ap_layout_model *m, const struct ap_layout *l, int s);
 
 /* Split the layers over the stages for the placement in l; sets l->first and the cost. thorough: also splits that are
  * not the best balanced ones, for few ranks. */

@@ -54,17 +54,18 @@ static void stage_line(struct ap_layout_model *m, const struct ap_layout *l, int
     ends[1] = ap_layout_rate_time(&r, &none);
 }
 
-/* Fill l->first; limit: the slowest stage allowed, then the least sum is sought, INFINITY: the least slowest stage is.
- * Returns that, INFINITY if no split keeps the limit. */
-static double programme(struct ap_layout_model *m, struct ap_layout *l, double limit)
+/* Fill c->first; limit: the slowest virtual stage allowed, then the least sum is sought, INFINITY: the least slowest
+ * one is. Returns that, INFINITY if no split keeps the limit. */
+static double programme(struct ap_layout_model *m, const struct ap_layout *l, struct ap_layout_chunks *c, double limit)
 {
-    int layers = (int)m->p.cfg->layers, width = layers + 1, stages = l->pipeline, sum = isfinite(limit);
+    int layers = (int)m->p.cfg->layers, width = layers + 1, stages = c->count * l->pipeline, sum = isfinite(limit);
     double *f = m->table, ends[2];
     for (int j = 0; j <= layers; j++)
         f[j] = j == 0 ? 0 : INFINITY;
     for (int k = 1; k <= stages; k++) {
-        if (k == 1 || memcmp(&m->links[k - 1], &m->links[k - 2], sizeof *m->links) != 0)
-            stage_line(m, l, k - 1, ends);
+        int s = (k - 1) % l->pipeline, last = (k + l->pipeline - 2) % l->pipeline;
+        if (k == 1 || memcmp(&m->links[s], &m->links[last], sizeof *m->links) != 0)
+            stage_line(m, l, s, ends);
         for (int j = 0; j <= layers; j++) {
             double best = INFINITY;
             int from = -1;
@@ -84,10 +85,16 @@ static double programme(struct ap_layout_model *m, struct ap_layout *l, double l
         }
     }
     double result = f[stages * width + layers];
-    l->first[stages] = layers;
+    c->first[stages] = layers;
     for (int k = stages; k > 0 && isfinite(result); k--)
-        l->first[k - 1] = m->choice[k * width + l->first[k]];
+        c->first[k - 1] = m->choice[k * width + c->first[k]];
     return result;
+}
+
+void ap_layout_split_chunks(struct ap_layout_model *m, const struct ap_layout *l, struct ap_layout_chunks *c)
+{
+    stage_links(m, l, 0);
+    programme(m, l, c, INFINITY);
 }
 
 /* Cost of the split in l; keep it if it is the best so far. */
@@ -134,17 +141,18 @@ static int is_split(const struct ap_layout_model *m, const struct ap_layout *l)
 
 void ap_layout_split(struct ap_layout_model *m, struct ap_layout *l, int thorough)
 {
+    struct ap_layout_chunks whole = {1, l->first};
     double best = INFINITY;
     int single = l->pipeline == 1;
     if (thorough && !single && is_split(m, l))
         consider(m, l, &best);
     for (int mean = 0; mean <= (thorough && l->data > 1 && !single); mean++) {
         stage_links(m, l, mean);
-        double least = programme(m, l, INFINITY);
+        double least = programme(m, l, &whole, INFINITY);
         consider(m, l, &best);
         /* Up to four times the least possible slowest stage. */
         for (int i = 0; i <= 16 && thorough && !single; i++)
-            if (isfinite(programme(m, l, least * pow(4, i / 16.0) * (1 + 1e-12))))
+            if (isfinite(programme(m, l, &whole, least * pow(4, i / 16.0) * (1 + 1e-12))))
                 consider(m, l, &best);
     }
     if (single || (!thorough && l->cost.memory_part <= 1))

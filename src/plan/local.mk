@@ -18,6 +18,7 @@ src_plan_libap_plan_la_SOURCES = \
   src/plan/model_count.c \
   src/plan/name_index.c src/plan/name_index.h \
   src/plan/packing_lp.c src/plan/packing_lp.h \
+  src/plan/pipe_choice.c src/plan/pipe_choice.h \
   src/plan/pipe_schedule.c src/plan/pipe_schedule.h \
   src/plan/plan_file.c src/plan/plan_file.h \
   src/plan/plan_make.c \

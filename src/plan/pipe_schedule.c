@@ -77,6 +77,12 @@ static int64_t window(const struct ap_pipe_spec *p, int s)
     return smaller(most, p->chunks * p->micros);
 }
 
+int64_t ap_pipe_slots(const struct ap_pipe_spec *p, int stage)
+{
+    int64_t most = window(p, stage) + (p->kind == AP_PIPE_ZERO_BUBBLE ? stage : 0);
+    return smaller(most, p->chunks * p->micros);
+}
+
 void ap_pipe_begin(const struct ap_pipe_spec *p, int stage, struct ap_pipe_cursor *c)
 {
     *c = (struct ap_pipe_cursor){.spec = p, .total = p->chunks * p->micros, .window = window(p, stage), .delay = stage};
@@ -124,8 +130,8 @@ int ap_pipe_next(struct ap_pipe_cursor *c, struct ap_pipe_op *op_p)
 /* Operations in order, each micro-batch of a chunk in a slot from its forward to the last that needs it. */
 static ap_status add_ops(const struct ap_pipe_spec *p, struct ap_pipe_schedule *x)
 {
-    int64_t total = p->chunks * p->micros, most = window(p, x->stage) + x->stage, spare_count = 0;
-    int *slot = calloc((size_t)total, sizeof *slot), *spare = calloc((size_t)most, sizeof *spare);
+    int64_t total = p->chunks * p->micros, spare_count = 0;
+    int *slot = calloc((size_t)total, sizeof *slot), *spare = calloc((size_t)ap_pipe_slots(p, x->stage), sizeof *spare);
     x->op_count = total * (p->kind == AP_PIPE_ZERO_BUBBLE ? 3 : 2);
     x->ops = calloc((size_t)x->op_count, sizeof *x->ops);
     ap_status status = slot != NULL && spare != NULL && x->ops != NULL ? AP_OK : AP_ERR_NOMEM;

@@ -41,6 +41,9 @@ struct ap_pipe_spec {
 /* AP_ERR_INPUT with the reason, and a hint where there is a way out. The functions below take what passed. */
 ap_status ap_pipe_check(const struct ap_pipe_spec *p, struct ap_error *err);
 
+/* Chunks of micro-batches whose activations stage s keeps at one time, at most. */
+int64_t ap_pipe_slots(const struct ap_pipe_spec *p, int stage);
+
 /* ---- the order ---- */
 
 enum ap_pipe_work {
@@ -105,7 +108,7 @@ struct ap_pipe_event {
 
 struct ap_pipe_schedule {
     int stage;
-    int slot_count; /* the fewest that the order allows */
+    int slot_count; /* ap_pipe_slots: the fewest that the order allows */
     int buffers[AP_PIPE_FLOWS];
     int64_t op_count, event_count;
     struct ap_pipe_op *ops;

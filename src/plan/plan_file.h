@@ -94,7 +94,8 @@ void ap_plan_times_json(const struct ap_plan_times *t, struct ap_json *j);
 /* plan.json at path, durably. */
 ap_status ap_plan_write(const struct ap_plan *p, const char *path, struct ap_error *err);
 /* plan.json from a file, or from memory (path names it in errors). Every field must be there, possible, and agree with
- * the others; unknown ones are refused, but "runners_up" and "search", which are for people, are passed over.
+ * the others; unknown ones are refused, but "schedules", "runners_up" and "search", which are for people, are passed
+ * over.
  * AP_ERR_FORMAT for another version, AP_ERR_INPUT for all else. *plan_p is owned by the caller. */
 ap_status ap_plan_read(const char *path, struct ap_plan **plan_p, struct ap_error *err);
 ap_status ap_plan_parse(const char *path, const char *text, size_t size, struct ap_plan **plan_p, struct ap_error *err);

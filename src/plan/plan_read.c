@@ -291,7 +291,7 @@ static ap_status read_head(const struct reader *r, struct ap_plan *head)
     AP_TRY(read_version(r));
     AP_TRY(ONLY(r, "format", "version", "date", "job", "model", "machine", "parallel", "schedule", "chunks", "seq_len",
                 "global_sequences", "micro_sequences", "between_sites", "predicted", "stages", "micro_batches", "place",
-                "runners_up", "search"));
+                "schedules", "runners_up", "search"));
     AP_TRY(get_text(r, "date", 1, head->date, sizeof head->date));
     AP_TRY(get_text(r, "job", 0, head->job, sizeof head->job));
     AP_TRY(get_text(r, "model", 0, head->model, sizeof head->model));

@@ -125,6 +125,22 @@ ap_status ap_plan_report_plan(const struct ap_plan_report *r, struct ap_plan **p
     return status;
 }
 
+static void schedules_json(struct ap_json *j, const struct ap_plan_report *r)
+{
+    ap_json_begin_array(j, "schedules");
+    for (int i = 0; i < r->choice_count; i++) {
+        const struct ap_pipe_choice *c = &r->choice[i];
+        ap_json_begin_object(j, NULL);
+        ap_json_str(j, "schedule", ap_plan_schedule_name(c->schedule));
+        ap_json_int(j, "chunks", c->chunks);
+        ap_json_real(j, "simulated_step_s", c->step);
+        ap_json_real(j, "memory_bytes", c->memory);
+        ap_json_real(j, "memory_part", c->memory_part);
+        ap_json_end_object(j);
+    }
+    ap_json_end_array(j);
+}
+
 /* Another layout in short. */
 static void runner_json(const struct ap_plan_report *r, const struct ap_layout *l, struct ap_json *j)
 {
@@ -143,6 +159,7 @@ void ap_plan_report_json(const struct ap_plan_report *r, const struct ap_plan *p
 {
     ap_json_begin_object(j, NULL);
     ap_plan_json(p, j);
+    schedules_json(j, r);
     ap_json_begin_array(j, "runners_up");
     for (int i = 1; i < r->plan->count; i++)
         runner_json(r, r->plan->best[i], j);
@@ -287,6 +304,23 @@ static void add_why(const struct ap_plan_report *r, const struct ap_layout *l, s
         ap_strbuf_addf(b, "  refused: %s\n", plan->reason[i]);
 }
 
+/* The schedules that the pipeline could have; the quickest that fits is marked. */
+static void add_schedules(const struct ap_plan_report *r, struct ap_strbuf *b)
+{
+    int best = -1;
+    for (int i = 0; i < r->choice_count; i++)
+        if (r->choice[i].memory_part <= 1 && (best < 0 || r->choice[i].step < r->choice[best].step))
+            best = i;
+    if (r->choice_count > 0)
+        ap_strbuf_addf(b, "pipeline schedules, simulated\n  %-11s %6s %11s %6s\n", "schedule", "chunks", "step s",
+                       "memory");
+    for (int i = 0; i < r->choice_count; i++) {
+        const struct ap_pipe_choice *c = &r->choice[i];
+        ap_strbuf_addf(b, "  %-11s %6d %11.4f %5.0f%%%s\n", ap_plan_schedule_name(c->schedule), c->chunks, c->step,
+                       100 * c->memory_part, i == best ? "  quickest that fits" : "");
+    }
+}
+
 static void add_runners(const struct ap_plan_report *r, struct ap_strbuf *b)
 {
     const struct ap_layout_plan *plan = r->plan;
@@ -322,5 +356,6 @@ void ap_plan_report_text(const struct ap_plan_report *r, struct ap_strbuf *b)
     ap_strbuf_addf(b, "  memory   %11.4g GB         at most on a rank, %.0f %% of what it may fill (stage %d)\n",
                    c->memory / 1e9, 100 * c->memory_part, c->memory_stage);
     add_why(r, l, b);
+    add_schedules(r, b);
     add_runners(r, b);
 }

@@ -6,6 +6,7 @@
 #include "base/json.h"
 #include "base/strbuf.h"
 #include "plan/layout.h"
+#include "plan/pipe_choice.h"
 #include "plan/plan_file.h"
 
 struct ap_plan_report {
@@ -15,6 +16,8 @@ struct ap_plan_report {
     const char *job;                         /* name */
     const char *date;                        /* when the plan is made; "": not said */
     double simulated;                        /* seconds of the best by simulation */
+    int choice_count;                        /* schedules of the best, beside each other */
+    struct ap_pipe_choice choice[AP_PIPE_CHOICES];
 };
 
 /* The best layout as a plan, owned by the caller. AP_ERR_NOMEM. */

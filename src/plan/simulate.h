@@ -6,6 +6,7 @@
 #define AP_PLAN_SIMULATE_H
 
 #include "plan/layout.h"
+#include "plan/pipe_schedule.h"
 
 /* Seconds of the step of l, whose cost was computed last (ap_layout_stage). Stages work by 1F1B with the layout's
  * windows, in the order of pipe_schedule.h whatever comes first; a link carries one transfer at a time in each
@@ -16,5 +17,11 @@
 #define AP_SIMULATE_ROUNDS 4096
 ap_status ap_simulate_step(const struct ap_layout_model *m, const struct ap_layout *l, double *seconds_p,
                            struct ap_error *err);
+/* Seconds of its pipeline d alone, without gradients and optimizer; `most` micro-batches are played. */
+ap_status ap_simulate_layout(const struct ap_layout_model *m, const struct ap_layout *l, int d, int64_t most,
+                             double *seconds_p);
+/* The same by any schedule; k: [chunks * stages] times of the virtual stages and of the links to the next ones. */
+ap_status ap_simulate_pipe(const struct ap_pipe_spec *spec, const struct ap_layout_stage *k, int64_t most,
+                           double *seconds_p);
 
 #endif

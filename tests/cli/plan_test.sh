@@ -70,6 +70,7 @@ assert at == 27
 c = p["predicted"]
 assert abs(c["compute_s"] + c["lan_s"] + c["wan_s"] + c["bubble_s"] - c["step_s"]) < 1e-9 * c["step_s"]
 assert abs(c["simulated_step_s"] / c["step_s"] - 1) < 0.05
+assert (len(p["schedules"]) > 1) == (p["parallel"]["pipeline"] > 1)
 assert c["memory_part"] <= 1
 steps = [c["step_s"]] + [r["predicted"]["step_s"] for r in p["runners_up"]]
 assert steps == sorted(steps) and len(steps) == 5
@@ -77,6 +78,10 @@ EOF
     # What the job fixes stays.
     "${plan[@]}" --topology two.csv --json --set parallel.pipeline=4 --set parallel.tensor=2 > fixed.json
     check 'fixed axes' python3 -c 'import json; p = json.load(open("fixed.json"))["parallel"]; assert p["pipeline"] == 4 and p["tensor"] == 2'
+    check 'schedules' python3 -c 'import json; s = json.load(open("fixed.json"))["schedules"]
+assert [(x["schedule"], x["chunks"]) for x in s] == [("1f1b-deep", 1), ("zero-bubble", 1), ("interleaved", 2), ("interleaved", 3), ("interleaved", 4)]
+assert abs(s[0]["simulated_step_s"] / json.load(open("fixed.json"))["predicted"]["simulated_step_s"] - 1) < 0.01'
+    expect 0 'quickest that fits' "${plan[@]}" --topology two.csv --set parallel.pipeline=4
     "${plan[@]}" --topology two.csv --json --micro-sequences auto > micro.json
     check 'more to choose from is no worse' python3 -c 'import json
 a, b = (json.load(open(f))["predicted"]["step_s"] for f in ("micro.json", "plan.json")); assert a <= b'

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../support/comm_checks.h"
+#include "../support/pipe_checks.h"
 #include "base/rng.h"
 #include "parallel/comm_mpi.h"
 #include "parallel/tree.h"
@@ -164,6 +164,7 @@ int main(void)
     const char *nodes = getenv("AP_TEST_NODES");
     int on_node = nodes != NULL ? c->size / (int)strtol(nodes, NULL, 10) : c->size;
     CHECK(c, w.node_ranks == on_node && w.node_rank == c->rank % on_node);
+    failures += check_pipelines(c);
     for (int small = 0; small <= mpi; small++) {
         if (small)
             ap_comm_mpi_limit(c, 40);

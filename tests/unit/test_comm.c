@@ -6,6 +6,7 @@
 
 #include "../support/comm_checks.h"
 #include "../support/leaks.h"
+#include "../support/pipe_checks.h"
 #include "../support/vranks.h"
 
 TestSuite(comm, .timeout = 120);
@@ -112,6 +113,17 @@ AP_TEST(comm, messages)
 {
     for (int n = 1; n <= 6; n++)
         vranks_run(n, messages, NULL);
+}
+
+static void pipelines(struct vrank *v)
+{
+    VCHECK(v, check_pipelines(v->comm) == 0);
+}
+
+AP_TEST(comm, pipelines)
+{
+    for (int n = 1; n <= 6; n++)
+        vranks_run(n, pipelines, NULL);
 }
 
 static void meshes(struct vrank *v)

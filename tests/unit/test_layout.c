@@ -11,6 +11,7 @@
 
 #include "base/rng.h"
 #include "plan/layout.h"
+#include "plan/pipe_choice.h"
 #include "plan/simulate.h"
 #include "support/leaks.h"
 
@@ -506,6 +507,55 @@ AP_TEST(layout, rounds_are_the_best)
         ap_layout_model_destroy(m);
         ap_topology_destroy(t);
     }
+}
+
+/* Other schedules of the same layout: bubbles of the papers, memory of their slots. */
+AP_TEST(layout, schedules)
+{
+    struct ap_model_config c = model(16, 0);
+    struct ap_topology *t = plain(4, 1, 64e9);
+    struct ap_error err = {0};
+    struct ap_layout_model *m;
+    struct ap_pipe_choice choice[AP_PIPE_CHOICES];
+    int count = -1;
+    c.vocab_size = 64; /* ends that weigh nothing: equal stages */
+    struct ap_layout_problem p = ask(t, &c, 8);
+    cr_assert_eq(ap_layout_model_create(&p, &m, &err), AP_OK, "%s", err.text);
+    struct ap_layout *l = ap_layout_create(1, 1, 4, 1), *one = ap_layout_create(1, 1, 1, 4);
+    cr_assert(l != NULL && one != NULL);
+    l->micro_sequences = one->micro_sequences = 1;
+    for (int r = 0; r < 4; r++)
+        l->rank[r] = one->rank[r] = r;
+    for (int s = 0; s <= 4; s++)
+        l->first[s] = 4 * s;
+    one->first[1] = 16;
+    ap_layout_cost(m, one);
+    cr_assert_eq(ap_pipe_choices(m, one, choice, &count, &err), AP_OK, "%s", err.text);
+    cr_expect_eq(count, 0, "one stage has no schedule");
+    ap_layout_cost(m, l);
+    struct ap_layout_stage k = *ap_layout_stage(m, l, 1, 0);
+    double both = k.forward + k.backward, after = l->cost.step - l->cost.pipe;
+    cr_assert_eq(ap_pipe_choices(m, l, choice, &count, &err), AP_OK, "%s", err.text);
+    cr_assert_eq(count, 5);
+    const double bubble[] = {3 * both, 3 * (both - 2 * k.weight), 3 * both / 2, 3 * both / 3, 3 * both / 4};
+    for (int i = 0; i < 5; i++) {
+        const struct ap_pipe_choice *x = &choice[i];
+        cr_expect_eq(x->schedule, i == 0 ? AP_PLAN_1F1B : i == 1 ? AP_PLAN_ZERO_BUBBLE : AP_PLAN_INTERLEAVED);
+        cr_expect_eq(x->chunks, i < 2 ? 1 : i);
+        double want = 8 * both + bubble[i] + after, got = x->step;
+        if (i != 3) /* 16 layers are no multiple of 12 chunks */
+            cr_expect_float_eq(got / want, 1, 0.01, "%s, %d chunks: %g s, not %g", ap_plan_schedule_name(x->schedule),
+                               x->chunks, got, want);
+        cr_expect_leq(x->memory_part, 1);
+        cr_expect_geq(x->memory, i == 0 ? l->cost.memory : choice[0].memory * (1 - 1e-9), "%d", i);
+    }
+    cr_expect_eq(choice[0].memory, l->cost.memory);
+    cr_expect_eq(ap_layout_stage(m, l, 1, 0)->forward, k.forward, "the model's stages are as they were");
+    cr_expect_eq(ap_layout_stage(m, l, 3, 0)->ahead.latency, 0);
+    ap_layout_destroy(l);
+    ap_layout_destroy(one);
+    ap_layout_model_destroy(m);
+    ap_topology_destroy(t);
 }
 
 /* What cannot be says why. */

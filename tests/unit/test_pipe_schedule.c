@@ -13,15 +13,17 @@
 
 #include "base/rng.h"
 #include "plan/pipe_schedule.h"
+#include "plan/simulate.h"
 #include "support/leaks.h"
 
 /* ---- times ---- */
 
-/* Seconds of operations and messages; each times 1/50 to 50 if there is a seed, so that every stage is ahead of and
- * behind its neighbours some time. */
+/* Seconds of operations and messages: of each virtual stage in k, or the same for all; these times 1/50 to 50 if there
+ * is a seed, so that every stage is ahead of and behind its neighbours some time. */
 struct times {
     double forward, backward, weight, latency;
     uint64_t seed;
+    const struct ap_layout_stage *k;
 };
 
 static double vary(const struct times *t, double base, int64_t id)
@@ -43,13 +45,22 @@ static int direction_of(enum ap_pipe_work work)
 
 static double duration(const struct ap_pipe_spec *p, const struct times *t, int stage, const struct ap_pipe_op *op)
 {
-    int d = direction_of(op->work);
+    int d = direction_of(op->work), at = op->chunk * p->stages + stage;
+    if (t->k != NULL && d == 1)
+        return t->k[at].backward - (p->kind == AP_PIPE_ZERO_BUBBLE ? t->k[at].weight : 0);
+    if (t->k != NULL)
+        return d == 0 ? t->k[at].forward : t->k[at].weight;
     double base = d == 0 ? t->forward : d == 2 ? t->weight : t->backward;
-    return vary(t, base, passage(p, (int64_t)op->chunk * p->stages + stage, op->micro, d));
+    return vary(t, base, passage(p, at, op->micro, d));
 }
 
-static double latency(const struct times *t, int64_t message)
+static double latency(const struct ap_pipe_spec *p, const struct times *t, int64_t message)
 {
+    int64_t at = (message - 1) / 3 / p->micros, last = (int64_t)p->chunks * p->stages - 1;
+    if (t->k != NULL && (message - 1) % 3 == 0)
+        return at < last ? t->k[at].ahead.latency : 0;
+    if (t->k != NULL)
+        return at > 0 ? t->k[at - 1].back.latency : 0;
     return vary(t, t->latency, -message);
 }
 
@@ -145,7 +156,7 @@ static void complete(struct machine *m, struct request *a)
     if (m->late && !recv->wanted)
         return;
     recv->content = send->content;
-    a->done = b->done = fmax(a->began, b->began) + latency(m->t, send->content);
+    a->done = b->done = fmax(a->began, b->began) + latency(m->p, m->t, send->content);
     a->state = b->state = DONE;
 }
 
@@ -281,7 +292,7 @@ static int ended(struct machine *m, int s)
         for (int b = 0; b < y->x->buffers[f]; b++)
             if (y->request[f][b].state != IDLE || (is_in(f) && y->request[f][b].content != 0))
                 return fail(m, s, "a message of flow %d is left", f);
-    if (y->occupied != 0 || y->peak != y->x->slot_count)
+    if (y->occupied != 0 || y->peak != y->x->slot_count || y->peak != ap_pipe_slots(m->p, s))
         return fail(m, s, "%d slots at the end, %d at most, %d asked for", (int)y->occupied, (int)y->peak,
                     y->x->slot_count);
     return 1;
@@ -359,7 +370,7 @@ static double ideal(const struct ap_pipe_spec *p, struct ap_pipe_schedule *const
                 if (in > 0 && come[in] == 0)
                     break;
                 now[s] = fmax(now[s], in > 0 ? come[in] : 0) + duration(p, t, s, op);
-                come[own] = now[s] + latency(t, own);
+                come[own] = now[s] + latency(p, t, own);
                 end = fmax(end, now[s]);
             }
         }
@@ -493,6 +504,36 @@ AP_TEST(pipe_schedule, bubbles)
                 }
 }
 
+/* The planner's simulation has the order from the same cursor, all else it does by itself. */
+AP_TEST(pipe_schedule, simulation_agrees)
+{
+    for (int i = 0; i < 300; i++) {
+        struct ap_layout_stage k[8 * 4] = {0};
+        uint64_t seed = (uint64_t)i + 1000, n = 0;
+        int kind = i % 3, P = 1 + i / 3 % 8, v = kind == AP_PIPE_INTERLEAVED ? 1 + i / 24 % 4 : 1;
+        for (int s = 0; s < P * v; s++) {
+            k[s].forward = 1 + ap_rng_uniform(seed, AP_RNG_TEST, n++);
+            k[s].weight = 1 + ap_rng_uniform(seed, AP_RNG_TEST, n++);
+            k[s].backward = k[s].weight + 1 + ap_rng_uniform(seed, AP_RNG_TEST, n++);
+            k[s].ahead.latency = 3 * ap_rng_uniform(seed, AP_RNG_TEST, n++);
+            k[s].back.latency = 3 * ap_rng_uniform(seed, AP_RNG_TEST, n++);
+        }
+        struct ap_pipe_spec p = {(enum ap_pipe_kind)kind, P, v, 1 + i % 40, NULL};
+        struct times t = {.k = k};
+        struct ap_pipe_schedule **lists = create(&p);
+        double want = ideal(&p, lists, &t), got = 0, part = 0;
+        cr_assert_eq(ap_simulate_pipe(&p, k, AP_SIMULATE_ROUNDS, &got), AP_OK);
+        cr_expect_float_eq(got / want, 1, 1e-12, "%s P %d v %d M %d: %g s, not %g", names[kind], P, v, 1 + i % 40, got,
+                           want);
+        destroy(&p, lists);
+        /* Played in part and continued. */
+        p.micros = 400;
+        cr_assert_eq(ap_simulate_pipe(&p, k, AP_SIMULATE_ROUNDS, &got), AP_OK);
+        cr_assert_eq(ap_simulate_pipe(&p, k, 200, &part), AP_OK);
+        cr_expect_float_eq(part / got, 1, 0.02, "%s P %d v %d: %g s, not %g", names[kind], P, v, part, got);
+    }
+}
+
 /* ---- orders by hand ---- */
 
 static void write_order(const struct ap_pipe_schedule *x, int chunks, char *buf, size_t size)
@@ -533,6 +574,7 @@ AP_TEST(pipe_schedule, orders)
         write_order(x, cases[i].p.chunks, order, sizeof order);
         cr_expect_str_eq(order, cases[i].order);
         cr_expect_eq(x->slot_count, cases[i].slots, "%s: %d slots", order, x->slot_count);
+        cr_expect_eq(ap_pipe_slots(&cases[i].p, cases[i].stage), cases[i].slots);
         destroy(&cases[i].p, lists);
     }
 }
