@@ -25,6 +25,13 @@
 #define YOUNG_ROUNDS   2     /* a column that is so new */
 #define YOUNG          5.0   /* counts as one of so many times its rate when some must go */
 #define PATIENCE       25    /* rounds without progress */
+#define FILL_SHARP     80.0  /* see fill: of the exponential, */
+#define FILL_NO_ROOM   1e40  /* price where there is no room, */
+#define FILL_FALL      24.0  /* first rate over last one, */
+#define FILL_AIM       1.1   /* sum of rates aimed at, over the bound, */
+#define FILL_LEAST     0.8   /* part of the rate that is good enough; if there is less a smaller one is tried, */
+#define FILL_TRIES     3     /* columns priced for each that is packed, */
+#define FILL_ENOUGH    2e5   /* and the size of a program that is not solved when the target is reached */
 
 struct column {
     int root, taken, born;
@@ -36,7 +43,7 @@ struct work {
     const struct ap_wan *wan;
     int n, rows, opaque, slots, limit, batch, count;
     int *link_row, *egress_row, *ingress_row;
-    double *cap, *load;
+    double *cap, *load, *demand;           /* [rows]; demand is all 0 between uses */
     double *price, *lp_price, *best_price; /* [rows] */
     double *cost, *lp_cost;                /* [n * n] of a link, the caps of its ends included */
     struct ap_arbo *arbo;
@@ -137,7 +144,7 @@ static ap_status work_init(struct work *w, const struct ap_wan *wan, int caps, i
     w->batch = n / 3 < BATCH_MIN ? BATCH_MIN : n / 3 > BATCH_MAX ? BATCH_MAX : n / 3;
     w->slots = w->limit + 3 * w->batch + n;
     w->link_row = malloc(room * sizeof *w->link_row);
-    w->cap = malloc(5 * room * sizeof *w->cap);
+    w->cap = calloc(6 * room, sizeof *w->cap);
     w->cost = malloc(2 * nn * sizeof *w->cost);
     w->use = malloc(6 * (size_t)n * sizeof *w->use);
     w->distance = malloc((size_t)n * sizeof *w->distance);
@@ -149,7 +156,8 @@ static ap_status work_init(struct work *w, const struct ap_wan *wan, int caps, i
     w->egress_row = w->link_row + nn;
     w->ingress_row = w->egress_row + n;
     w->load = w->cap + room;
-    w->price = w->load + room;
+    w->demand = w->load + room;
+    w->price = w->demand + room;
     w->lp_price = w->price + room;
     w->best_price = w->lp_price + room;
     w->lp_cost = w->cost + nn;
@@ -356,27 +364,111 @@ static void cut_prices(struct work *w, int site, int out)
     }
 }
 
-/* Stars where every link exists, else the cheapest columns at prices that shun thin links. */
-static int start(struct work *w)
+/* ---- columns to begin with ---- */
+
+/* The largest rate of a column in what w->load leaves of the capacities; its uses stay in w->use, *count_p of them. */
+static double room(struct work *w, const struct column *c, int *count_p)
 {
-    int n = w->n, stars = 1;
+    double most = INFINITY;
+    int count = *count_p = uses(w, c);
+    for (int k = 0; k < count; k++)
+        w->demand[w->use[k].row] += w->use[k].amount;
+    for (int k = 0; k < count; k++) {
+        int e = w->use[k].row;
+        most = fmin(most, (w->cap[e] - w->load[e]) / w->demand[e]);
+    }
+    for (int k = 0; k < count; k++)
+        w->demand[w->use[k].row] = 0;
+    return fmax(most, 0);
+}
+
+/* Prices for a column of that rate when part (0 to 1) of the whole is packed: by how much fuller than that a resource
+ * would be. Where there is no room the price is higher than all those together. */
+static void filling_prices(struct work *w, double rate, double part)
+{
+    for (int e = 0; e < w->rows; e++) {
+        double left = w->cap[e] - w->load[e], full = (w->load[e] + rate) / w->cap[e];
+        w->price[e] = (left >= rate ? exp(FILL_SHARP * (full - part)) : FILL_NO_ROOM) / w->cap[e];
+    }
+}
+
+/* Pack columns one after the other into what is left, first ones with large rates: thick links carry those, and small
+ * rates at the end fill what they leave of every link, so that few trees waste little. The sum of the rates aimed at is
+ * a little above the bound, because some get less than they should. Into w->kept; nothing is solved. */
+static void fill(struct work *w)
+{
+    double aim = FILL_AIM * w->bound, sum = 0, scale = 1;
+    memset(w->load, 0, (size_t)w->rows * sizeof *w->load);
+    for (int k = 0; k < w->limit; k++)
+        sum += pow(FILL_FALL, -(double)k / w->limit);
+    for (int k = 0, tries = 0; k < w->limit && tries < FILL_TRIES * w->limit; tries++) {
+        double rate = scale * aim * pow(FILL_FALL, -(double)k / w->limit) / sum;
+        int best = 0, count;
+        filling_prices(w, rate, (w->value + rate) / aim);
+        price_columns(w);
+        for (int r = 1; r < w->n; r++)
+            if (w->found[r].rate < w->found[best].rate)
+                best = r;
+        double most = room(w, &w->found[best], &count);
+        if (most < FILL_LEAST * rate) {
+            scale *= FILL_LEAST;
+            continue;
+        }
+        rate = fmin(rate, most);
+        for (int i = 0; i < count; i++)
+            w->load[w->use[i].row] += rate * w->use[i].amount;
+        column_copy(&w->kept[w->kept_count], &w->found[best], w->n);
+        w->kept[w->kept_count++].rate = rate;
+        w->value += rate;
+        scale = 1;
+        k++;
+    }
+}
+
+/* Bounds that are good for a start: every column crosses the cuts around single sites. */
+static int first_bounds(struct work *w)
+{
     for (int e = 0; e < w->rows; e++)
         w->price[e] = 1;
     if (price_columns(w) != 0)
         return -1;
-    for (int i = 0; i < 2 * n; i++) {
+    for (int i = 0; i < 2 * w->n; i++) {
         cut_prices(w, i / 2, i % 2);
         price_columns(w);
     }
+    return 0;
+}
+
+/* Stars where every link exists, else the cheapest columns at prices that shun thin links. */
+static void stars(struct work *w)
+{
+    int n = w->n, whole = 1;
     for (int e = 0; e < w->rows; e++)
         w->price[e] = 1 / w->cap[e];
     price_columns(w);
     for (int e = 0; e < n * n; e++)
-        stars &= w->link_row[e] >= 0 || e / n == e % n;
+        whole &= w->link_row[e] >= 0 || e / n == e % n;
     for (int r = 0; r < n; r++) {
-        for (int v = 0; stars && v < n; v++)
+        for (int v = 0; whole && v < n; v++)
             w->found[r].in[v] = w->found[r].out[v] = v == r ? -1 : r;
         take(w, &w->found[r]);
+    }
+}
+
+/* Where links are all that counts, packing begins with what fills them; with gateways, or parts that are not summed on
+ * the way, with stars. */
+static int start(struct work *w)
+{
+    if (first_bounds(w) != 0)
+        return -1;
+    if (w->opaque || w->egress_row[0] >= 0) {
+        stars(w);
+    } else {
+        fill(w);
+        if (w->value >= TARGET * w->bound && (double)w->rows * w->kept_count > FILL_ENOUGH)
+            return 0;
+        for (int i = 0; i < w->kept_count; i++)
+            take(w, &w->kept[i]);
     }
     solve(w);
     return 0;
