@@ -18,20 +18,25 @@
 #define SOFT_MIXED     25.0 /* sharpness of the soft maximum among mixed prices, */
 #define SOFT_SHARE     0.1  /* and how much of it */
 #define TARGET         0.985
-#define TARGET_LATE    0.952 /* what is enough when most of the work is spent */
+#define TARGET_LATE    0.97  /* what is enough when most of the work is spent */
 #define WORK           9.5e4 /* operations at most, times n^2.6: about 50 ms for 16 sites, 1 s for 48 */
+#define WORK_OPAQUE    2.5e4 /* columns priced one by one add little then */
 #define WORK_LATE      0.3   /* the part of them after which less is enough */
 #define STUCK          0.1   /* a round that closes less than this part of the gap asks for other columns */
 #define YOUNG_ROUNDS   2     /* a column that is so new */
 #define YOUNG          5.0   /* counts as one of so many times its rate when some must go */
 #define PATIENCE       25    /* rounds without progress */
-#define FILL_SHARP     80.0  /* see fill: of the exponential, */
-#define FILL_NO_ROOM   1e40  /* price where there is no room, */
-#define FILL_FALL      24.0  /* first rate over last one, */
-#define FILL_AIM       1.1   /* sum of rates aimed at, over the bound, */
+#define FILL_NO_ROOM   1e40  /* see fill: price where there is no room, */
 #define FILL_LEAST     0.8   /* part of the rate that is good enough; if there is less a smaller one is tried, */
-#define FILL_TRIES     3     /* columns priced for each that is packed, */
+#define FILL_TRIES     4     /* columns priced for each that is packed, */
 #define FILL_ENOUGH    2e5   /* and the size of a program that is not solved when the target is reached */
+
+/* How links are filled, found by trial: sharpness of the exponential, first rate over last one, and the sum of the
+ * rates aimed at over the bound. Parts that travel whole fill links near a root by many times a rate: with gentler
+ * prices. */
+static const struct fill_law {
+    double sharp, fall, aim;
+} fill_laws[] = {[AP_CODEC_ADDITIVE] = {80, 24, 1.1}, [AP_CODEC_OPAQUE] = {7, 3, 1}};
 
 struct column {
     int root, taken, born;
@@ -57,6 +62,7 @@ struct work {
     double *distance; /* [n] */
     char *done;       /* [n] */
     int *weight;      /* [n] sites behind a link of the in-tree */
+    int *order;       /* [n] */
     int rounds, pivots;
 };
 
@@ -149,10 +155,11 @@ static ap_status work_init(struct work *w, const struct ap_wan *wan, int caps, i
     w->use = malloc(6 * (size_t)n * sizeof *w->use);
     w->distance = malloc((size_t)n * sizeof *w->distance);
     w->done = malloc((size_t)n);
-    w->weight = malloc((size_t)n * sizeof *w->weight);
+    w->weight = malloc(2 * (size_t)n * sizeof *w->weight);
     if (w->link_row == NULL || w->cap == NULL || w->cost == NULL || w->use == NULL || w->distance == NULL ||
         w->done == NULL || w->weight == NULL)
         return AP_ERR_NOMEM;
+    w->order = w->weight + n;
     w->egress_row = w->link_row + nn;
     w->ingress_row = w->egress_row + n;
     w->load = w->cap + room;
@@ -382,14 +389,50 @@ static double room(struct work *w, const struct column *c, int *count_p)
     return fmax(most, 0);
 }
 
-/* Prices for a column of that rate when part (0 to 1) of the whole is packed: by how much fuller than that a resource
+/* Price of a link for a column of that rate when part (0 to 1) of the whole is packed: by how much fuller than that it
  * would be. Where there is no room the price is higher than all those together. */
-static void filling_prices(struct work *w, double rate, double part)
+static double filling_price(const struct work *w, int e, double rate, double part)
 {
-    for (int e = 0; e < w->rows; e++) {
-        double left = w->cap[e] - w->load[e], full = (w->load[e] + rate) / w->cap[e];
-        w->price[e] = (left >= rate ? exp(FILL_SHARP * (full - part)) : FILL_NO_ROOM) / w->cap[e];
+    double full = (w->load[e] + rate) / w->cap[e];
+    return (full <= 1 ? exp(fill_laws[w->opaque].sharp * (full - part)) : FILL_NO_ROOM) / w->cap[e];
+}
+
+/* An in-tree for whole parts: site after site joins where the way to the root is cheapest, and what it adds to the
+ * loads on its way counts for the next. w->load is as before afterwards. */
+static void join_sites(struct work *w, struct column *c, double rate, double part)
+{
+    int n = w->n;
+    memset(w->done, 0, (size_t)n);
+    w->distance[c->root] = 0;
+    w->done[c->root] = 1;
+    c->in[c->root] = -1;
+    for (int step = 1; step < n; step++) {
+        int from = -1, to = -1;
+        double least = INFINITY;
+        for (int v = 0; v < n; v++)
+            for (int u = 0; u < n && !w->done[v]; u++)
+                if (w->done[u] && w->distance[u] + w->cost[v * n + u] < least) {
+                    least = w->distance[u] + w->cost[v * n + u];
+                    from = v;
+                    to = u;
+                }
+        w->done[from] = 1;
+        c->in[from] = to;
+        w->order[step] = from;
+        for (int v = from; v != c->root; v = c->in[v]) {
+            int e = w->link_row[v * n + c->in[v]];
+            w->load[e] += rate;
+            w->cost[v * n + c->in[v]] = filling_price(w, e, rate, part);
+        }
+        for (int k = 1; k <= step; k++) { /* in the order in which they joined: the way is known before what uses it */
+            int v = w->order[k];
+            w->distance[v] = w->distance[c->in[v]] + w->cost[v * n + c->in[v]];
+        }
     }
+    for (int k = 1; k < n; k++)
+        for (int v = w->order[k]; v != c->root; v = c->in[v])
+            w->load[w->link_row[v * n + c->in[v]]] -= rate;
+    w->operations += (double)n * n * n;
 }
 
 /* Pack columns one after the other into what is left, first ones with large rates: thick links carry those, and small
@@ -397,18 +440,22 @@ static void filling_prices(struct work *w, double rate, double part)
  * a little above the bound, because some get less than they should. Into w->kept; nothing is solved. */
 static void fill(struct work *w)
 {
-    double aim = FILL_AIM * w->bound, sum = 0, scale = 1;
+    const double fall = fill_laws[w->opaque].fall, aim = fill_laws[w->opaque].aim * w->bound;
+    double sum = 0, scale = 1;
     memset(w->load, 0, (size_t)w->rows * sizeof *w->load);
     for (int k = 0; k < w->limit; k++)
-        sum += pow(FILL_FALL, -(double)k / w->limit);
+        sum += pow(fall, -(double)k / w->limit);
     for (int k = 0, tries = 0; k < w->limit && tries < FILL_TRIES * w->limit; tries++) {
-        double rate = scale * aim * pow(FILL_FALL, -(double)k / w->limit) / sum;
+        double rate = scale * aim * pow(fall, -(double)k / w->limit) / sum, part = (w->value + rate) / aim;
         int best = 0, count;
-        filling_prices(w, rate, (w->value + rate) / aim);
+        for (int e = 0; e < w->rows; e++)
+            w->price[e] = filling_price(w, e, rate, part);
         price_columns(w);
         for (int r = 1; r < w->n; r++)
             if (w->found[r].rate < w->found[best].rate)
                 best = r;
+        if (w->opaque)
+            join_sites(w, &w->found[best], rate, part);
         double most = room(w, &w->found[best], &count);
         if (most < FILL_LEAST * rate) {
             scale *= FILL_LEAST;
@@ -461,7 +508,7 @@ static int start(struct work *w)
 {
     if (first_bounds(w) != 0)
         return -1;
-    if (w->opaque || w->egress_row[0] >= 0) {
+    if (w->egress_row[0] >= 0) {
         stars(w);
     } else {
         fill(w);
@@ -547,7 +594,7 @@ static int improve(struct work *w, int stuck)
 
 static void generate(struct work *w)
 {
-    double end = WORK * pow(w->n, 2.6), mark = 0, last = 0;
+    double end = (w->opaque ? WORK_OPAQUE : WORK) * pow(w->n, 2.6), mark = 0, last = 0;
     for (int idle = 0; idle < PATIENCE; w->rounds++, idle++) {
         keep(w);
         double ratio = w->value / w->bound;
