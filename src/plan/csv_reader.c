@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/suggest.h"
 #include "base/utf8.h"
 #include "plan/csv_reader.h"
 
@@ -109,6 +110,30 @@ static char *next_line(struct ap_csv *c)
     return NULL;
 }
 
+/* The text is UTF-8 without a NUL, or err has the place where it is not. */
+static ap_status check_text(const char *path, const char *text, size_t size, struct ap_error *err)
+{
+    const char *nul = memchr(text, '\0', size);
+    size_t valid = ap_utf8_validate(text, nul != NULL ? (size_t)(nul - text) : size);
+    long line = 1, column = 1;
+    if (valid == size)
+        return AP_OK;
+    for (size_t i = 0; i < valid; i++) {
+        line += text[i] == '\n';
+        column = text[i] == '\n' ? 1 : column + 1;
+    }
+    ap_error_set(err, AP_ERR_INPUT, "not a text in UTF-8");
+    ap_error_at(err, path, line, column);
+    ap_error_hint(err, "save the file as UTF-8");
+    return AP_ERR_INPUT;
+}
+
+static void hint_head(const struct ap_csv *c, struct ap_error *err)
+{
+    if (c->head != NULL)
+        ap_error_hint(err, "begin with %s", c->head);
+}
+
 ap_status ap_csv_open(struct ap_csv *c, const char *path, const char *text, size_t size, struct ap_error *err)
 {
     c->path = path;
@@ -117,19 +142,17 @@ ap_status ap_csv_open(struct ap_csv *c, const char *path, const char *text, size
     c->text = malloc(size + 1);
     if (c->text == NULL)
         return ap_error_set(err, AP_ERR_NOMEM, "out of memory for a table of %zu bytes", size);
-    memcpy(c->text, text, size);
+    if (size > 0)
+        memcpy(c->text, text, size);
     c->text[size] = '\0';
     c->at = c->text;
     c->end = c->text + size;
-    if (memchr(text, '\0', size) != NULL || ap_utf8_validate(text, size) < size) {
-        ap_error_set(err, AP_ERR_INPUT, "not a text in UTF-8");
-        ap_error_at(err, path, 0, 0);
-        return AP_ERR_INPUT;
-    }
+    AP_TRY(check_text(path, c->text, size, err));
     char *line = next_line(c);
     if (line == NULL) {
         ap_error_set(err, AP_ERR_INPUT, "no header line that names the columns");
         ap_error_at(err, path, c->line, 0);
+        hint_head(c, err);
         return AP_ERR_INPUT;
     }
     AP_TRY(split(c, line, &c->columns, err));
@@ -138,8 +161,37 @@ ap_status ap_csv_open(struct ap_csv *c, const char *path, const char *text, size
         for (int k = 0; k < i; k++)
             if (strcmp(c->names[k], c->names[i]) == 0) {
                 ap_error_set(err, AP_ERR_INPUT, "column '%.60s' stands twice", c->names[i]);
+                ap_error_hint(err, "name each column once");
                 return ap_csv_blame(c, i, err);
             }
+    }
+    return AP_OK;
+}
+
+ap_status ap_csv_columns(const struct ap_csv *c, const char *const *names, int count, int needed, int more_too,
+                         int *column, struct ap_error *err)
+{
+    for (int i = 0; i < c->columns && !more_too; i++) {
+        int k = 0;
+        while (k < count && strcmp(c->names[i], names[k]) != 0)
+            k++;
+        if (k < count)
+            continue;
+        const char *near = ap_suggest_nearest(c->names[i], names, (size_t)count);
+        ap_error_set(err, AP_ERR_INPUT, "there is no column '%.60s'", c->names[i]);
+        if (near != NULL)
+            ap_error_hint(err, "did you mean '%s'?", near);
+        else
+            hint_head(c, err);
+        return ap_csv_blame(c, i, err);
+    }
+    for (int k = 0; k < count; k++) {
+        column[k] = ap_csv_column(c, names[k]);
+        if (column[k] >= 0 || k >= needed)
+            continue;
+        ap_error_set(err, AP_ERR_INPUT, "the header has no column '%s'", names[k]);
+        hint_head(c, err);
+        return ap_csv_blame(c, -1, err);
     }
     return AP_OK;
 }
@@ -155,6 +207,11 @@ ap_status ap_csv_next(struct ap_csv *c, int *more_p, struct ap_error *err)
     if (n > c->columns) {
         ap_error_set(err, AP_ERR_INPUT, "%d fields, but the header names %d columns", n, c->columns);
         return ap_csv_blame(c, c->columns, err);
+    }
+    if (n < c->columns && c->whole) {
+        ap_error_set(err, AP_ERR_INPUT, "%d fields, but the header names %d columns", n, c->columns);
+        ap_error_hint(err, "a blank field still has its comma");
+        return ap_csv_blame(c, n - 1, err);
     }
     for (; n < c->columns; n++) {
         c->fields[n] = c->end; /* its closing NUL */
@@ -182,15 +239,38 @@ const char *ap_csv_field(const struct ap_csv *c, int column)
     return column >= 0 ? c->fields[column] : "";
 }
 
+static const char *column_name(const struct ap_csv *c, int column)
+{
+    return column >= 0 ? c->names[column] : "a column that is missing";
+}
+
+ap_status ap_csv_name(const struct ap_csv *c, int column, size_t max, const char **name_p, struct ap_error *err)
+{
+    const char *text = ap_csv_field(c, column);
+    int good = *text != '\0' && strlen(text) <= max && strcmp(text, "*") != 0;
+    for (const char *s = text; *s != '\0' && good; s++)
+        good = (unsigned char)*s >= 0x20 && *s != 0x7f && *s != ',' && *s != '"';
+    if (!good) {
+        ap_error_set(err, AP_ERR_INPUT,
+                     "%s must be a name of 1 to %zu bytes without comma, quote and control characters, not '%.80s'",
+                     column_name(c, column), max, text);
+        return ap_csv_blame(c, column, err);
+    }
+    *name_p = text;
+    return AP_OK;
+}
+
 ap_status ap_csv_number(const struct ap_csv *c, int column, const double range[2], double scale, double *value_p,
                         struct ap_error *err)
 {
     const char *text = ap_csv_field(c, column);
     char *end;
     double v = strtod(text, &end);
-    if (*text == '\0' || *end != '\0' || !isfinite(v) || v < range[0] || v > range[1]) {
-        ap_error_set(err, AP_ERR_INPUT, "%s must be a number from %g to %g, not '%.40s'",
-                     column >= 0 ? c->names[column] : "a column that is missing", range[0], range[1], text);
+    /* strtod also takes hexadecimal numbers, infinity and nan */
+    if (*text == '\0' || *end != '\0' || text[strspn(text, "0123456789+-.eE")] != '\0' || !isfinite(v) ||
+        v < range[0] || v > range[1]) {
+        ap_error_set(err, AP_ERR_INPUT, "%s must be a number from %g to %g, not '%.40s'", column_name(c, column),
+                     range[0], range[1], text);
         return ap_csv_blame(c, column, err);
     }
     *value_p = v * scale;

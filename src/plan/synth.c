@@ -18,13 +18,25 @@
 #define SOFT_MIXED     25.0 /* sharpness of the soft maximum among mixed prices, */
 #define SOFT_SHARE     0.1  /* and how much of it */
 #define TARGET         0.985
-#define TARGET_LATE    0.952 /* what is enough when most of the work is spent */
+#define TARGET_LATE    0.97  /* what is enough when most of the work is spent */
 #define WORK           9.5e4 /* operations at most, times n^2.6: about 50 ms for 16 sites, 1 s for 48 */
+#define WORK_OPAQUE    2.5e4 /* columns priced one by one add little then */
 #define WORK_LATE      0.3   /* the part of them after which less is enough */
 #define STUCK          0.1   /* a round that closes less than this part of the gap asks for other columns */
 #define YOUNG_ROUNDS   2     /* a column that is so new */
 #define YOUNG          5.0   /* counts as one of so many times its rate when some must go */
 #define PATIENCE       25    /* rounds without progress */
+#define FILL_NO_ROOM   1e40  /* see fill: price where there is no room, */
+#define FILL_LEAST     0.8   /* part of the rate that is good enough; if there is less a smaller one is tried, */
+#define FILL_TRIES     4     /* columns priced for each that is packed, */
+#define FILL_ENOUGH    2e5   /* and the size of a program that is not solved when the target is reached */
+
+/* How links are filled, found by trial: sharpness of the exponential, first rate over last one, and the sum of the
+ * rates aimed at over the bound. Parts that travel whole fill links near a root by many times a rate: with gentler
+ * prices. */
+static const struct fill_law {
+    double sharp, fall, aim;
+} fill_laws[] = {[AP_CODEC_ADDITIVE] = {80, 24, 1.1}, [AP_CODEC_OPAQUE] = {7, 3, 1}};
 
 struct column {
     int root, taken, born;
@@ -36,7 +48,7 @@ struct work {
     const struct ap_wan *wan;
     int n, rows, opaque, slots, limit, batch, count;
     int *link_row, *egress_row, *ingress_row;
-    double *cap, *load;
+    double *cap, *load, *demand;           /* [rows]; demand is all 0 between uses */
     double *price, *lp_price, *best_price; /* [rows] */
     double *cost, *lp_cost;                /* [n * n] of a link, the caps of its ends included */
     struct ap_arbo *arbo;
@@ -50,6 +62,7 @@ struct work {
     double *distance; /* [n] */
     char *done;       /* [n] */
     int *weight;      /* [n] sites behind a link of the in-tree */
+    int *order;       /* [n] */
     int rounds, pivots;
 };
 
@@ -137,19 +150,21 @@ static ap_status work_init(struct work *w, const struct ap_wan *wan, int caps, i
     w->batch = n / 3 < BATCH_MIN ? BATCH_MIN : n / 3 > BATCH_MAX ? BATCH_MAX : n / 3;
     w->slots = w->limit + 3 * w->batch + n;
     w->link_row = malloc(room * sizeof *w->link_row);
-    w->cap = malloc(5 * room * sizeof *w->cap);
+    w->cap = calloc(6 * room, sizeof *w->cap);
     w->cost = malloc(2 * nn * sizeof *w->cost);
     w->use = malloc(6 * (size_t)n * sizeof *w->use);
     w->distance = malloc((size_t)n * sizeof *w->distance);
     w->done = malloc((size_t)n);
-    w->weight = malloc((size_t)n * sizeof *w->weight);
+    w->weight = malloc(2 * (size_t)n * sizeof *w->weight);
     if (w->link_row == NULL || w->cap == NULL || w->cost == NULL || w->use == NULL || w->distance == NULL ||
         w->done == NULL || w->weight == NULL)
         return AP_ERR_NOMEM;
+    w->order = w->weight + n;
     w->egress_row = w->link_row + nn;
     w->ingress_row = w->egress_row + n;
     w->load = w->cap + room;
-    w->price = w->load + room;
+    w->demand = w->load + room;
+    w->price = w->demand + room;
     w->lp_price = w->price + room;
     w->best_price = w->lp_price + room;
     w->lp_cost = w->cost + nn;
@@ -356,27 +371,151 @@ static void cut_prices(struct work *w, int site, int out)
     }
 }
 
-/* Stars where every link exists, else the cheapest columns at prices that shun thin links. */
-static int start(struct work *w)
+/* ---- columns to begin with ---- */
+
+/* The largest rate of a column in what w->load leaves of the capacities; its uses stay in w->use, *count_p of them. */
+static double room(struct work *w, const struct column *c, int *count_p)
 {
-    int n = w->n, stars = 1;
+    double most = INFINITY;
+    int count = *count_p = uses(w, c);
+    for (int k = 0; k < count; k++)
+        w->demand[w->use[k].row] += w->use[k].amount;
+    for (int k = 0; k < count; k++) {
+        int e = w->use[k].row;
+        most = fmin(most, (w->cap[e] - w->load[e]) / w->demand[e]);
+    }
+    for (int k = 0; k < count; k++)
+        w->demand[w->use[k].row] = 0;
+    return fmax(most, 0);
+}
+
+/* Price of a link for a column of that rate when part (0 to 1) of the whole is packed: by how much fuller than that it
+ * would be. Where there is no room the price is higher than all those together. */
+static double filling_price(const struct work *w, int e, double rate, double part)
+{
+    double full = (w->load[e] + rate) / w->cap[e];
+    return (full <= 1 ? exp(fill_laws[w->opaque].sharp * (full - part)) : FILL_NO_ROOM) / w->cap[e];
+}
+
+/* An in-tree for whole parts: site after site joins where the way to the root is cheapest, and what it adds to the
+ * loads on its way counts for the next. w->load is as before afterwards. */
+static void join_sites(struct work *w, struct column *c, double rate, double part)
+{
+    int n = w->n;
+    memset(w->done, 0, (size_t)n);
+    w->distance[c->root] = 0;
+    w->done[c->root] = 1;
+    c->in[c->root] = -1;
+    for (int step = 1; step < n; step++) {
+        int from = -1, to = -1;
+        double least = INFINITY;
+        for (int v = 0; v < n; v++)
+            for (int u = 0; u < n && !w->done[v]; u++)
+                if (w->done[u] && w->distance[u] + w->cost[v * n + u] < least) {
+                    least = w->distance[u] + w->cost[v * n + u];
+                    from = v;
+                    to = u;
+                }
+        w->done[from] = 1;
+        c->in[from] = to;
+        w->order[step] = from;
+        for (int v = from; v != c->root; v = c->in[v]) {
+            int e = w->link_row[v * n + c->in[v]];
+            w->load[e] += rate;
+            w->cost[v * n + c->in[v]] = filling_price(w, e, rate, part);
+        }
+        for (int k = 1; k <= step; k++) { /* in the order in which they joined: the way is known before what uses it */
+            int v = w->order[k];
+            w->distance[v] = w->distance[c->in[v]] + w->cost[v * n + c->in[v]];
+        }
+    }
+    for (int k = 1; k < n; k++)
+        for (int v = w->order[k]; v != c->root; v = c->in[v])
+            w->load[w->link_row[v * n + c->in[v]]] -= rate;
+    w->operations += (double)n * n * n;
+}
+
+/* Pack columns one after the other into what is left, first ones with large rates: thick links carry those, and small
+ * rates at the end fill what they leave of every link, so that few trees waste little. The sum of the rates aimed at is
+ * a little above the bound, because some get less than they should. Into w->kept; nothing is solved. */
+static void fill(struct work *w)
+{
+    const double fall = fill_laws[w->opaque].fall, aim = fill_laws[w->opaque].aim * w->bound;
+    double sum = 0, scale = 1;
+    memset(w->load, 0, (size_t)w->rows * sizeof *w->load);
+    for (int k = 0; k < w->limit; k++)
+        sum += pow(fall, -(double)k / w->limit);
+    for (int k = 0, tries = 0; k < w->limit && tries < FILL_TRIES * w->limit; tries++) {
+        double rate = scale * aim * pow(fall, -(double)k / w->limit) / sum, part = (w->value + rate) / aim;
+        int best = 0, count;
+        for (int e = 0; e < w->rows; e++)
+            w->price[e] = filling_price(w, e, rate, part);
+        price_columns(w);
+        for (int r = 1; r < w->n; r++)
+            if (w->found[r].rate < w->found[best].rate)
+                best = r;
+        if (w->opaque)
+            join_sites(w, &w->found[best], rate, part);
+        double most = room(w, &w->found[best], &count);
+        if (most < FILL_LEAST * rate) {
+            scale *= FILL_LEAST;
+            continue;
+        }
+        rate = fmin(rate, most);
+        for (int i = 0; i < count; i++)
+            w->load[w->use[i].row] += rate * w->use[i].amount;
+        column_copy(&w->kept[w->kept_count], &w->found[best], w->n);
+        w->kept[w->kept_count++].rate = rate;
+        w->value += rate;
+        scale = 1;
+        k++;
+    }
+}
+
+/* Bounds that are good for a start: every column crosses the cuts around single sites. */
+static int first_bounds(struct work *w)
+{
     for (int e = 0; e < w->rows; e++)
         w->price[e] = 1;
     if (price_columns(w) != 0)
         return -1;
-    for (int i = 0; i < 2 * n; i++) {
+    for (int i = 0; i < 2 * w->n; i++) {
         cut_prices(w, i / 2, i % 2);
         price_columns(w);
     }
+    return 0;
+}
+
+/* Stars where every link exists, else the cheapest columns at prices that shun thin links. */
+static void stars(struct work *w)
+{
+    int n = w->n, whole = 1;
     for (int e = 0; e < w->rows; e++)
         w->price[e] = 1 / w->cap[e];
     price_columns(w);
     for (int e = 0; e < n * n; e++)
-        stars &= w->link_row[e] >= 0 || e / n == e % n;
+        whole &= w->link_row[e] >= 0 || e / n == e % n;
     for (int r = 0; r < n; r++) {
-        for (int v = 0; stars && v < n; v++)
+        for (int v = 0; whole && v < n; v++)
             w->found[r].in[v] = w->found[r].out[v] = v == r ? -1 : r;
         take(w, &w->found[r]);
+    }
+}
+
+/* Where links are all that counts, packing begins with what fills them; with gateways, or parts that are not summed on
+ * the way, with stars. */
+static int start(struct work *w)
+{
+    if (first_bounds(w) != 0)
+        return -1;
+    if (w->egress_row[0] >= 0) {
+        stars(w);
+    } else {
+        fill(w);
+        if (w->value >= TARGET * w->bound && (double)w->rows * w->kept_count > FILL_ENOUGH)
+            return 0;
+        for (int i = 0; i < w->kept_count; i++)
+            take(w, &w->kept[i]);
     }
     solve(w);
     return 0;
@@ -455,7 +594,7 @@ static int improve(struct work *w, int stuck)
 
 static void generate(struct work *w)
 {
-    double end = WORK * pow(w->n, 2.6), mark = 0, last = 0;
+    double end = (w->opaque ? WORK_OPAQUE : WORK) * pow(w->n, 2.6), mark = 0, last = 0;
     for (int idle = 0; idle < PATIENCE; w->rounds++, idle++) {
         keep(w);
         double ratio = w->value / w->bound;

@@ -11,13 +11,17 @@
  * each site whose path to the root it is on. The throughput is the sum of the rates of the columns, in Gbit/s of the
  * vector that is reduced; a share of the vector proportional to its rate goes over each column.
  *
- * Method. Packing by column generation: a linear program over the columns at hand (packing_lp.h), new ones by the
- * cheapest arborescences at the current prices (Chu and Liu 1965, Edmonds 1967; arborescence.h) or shortest paths for
- * opaque in-trees. For any prices l >= 0 every column costs at least the cheapest one, so throughput <= sum over
- * resources (capacity * l) / cost of the cheapest column, which is the certificate: the prices are part of the result.
- * Where an optimal program has few tight rows its own prices are zero elsewhere and lead to columns that are all alike;
- * so columns are priced at the soft maximum of the loads as well, and bounds sought between the best prices so far and
- * the program's (Wentges 1997). Pure function: no clock, no state. Not collective. */
+ * Method. With AP_CAPS_PAIR first a packing by hand: columns one after the other at prices that keep all links equally
+ * full, with falling rates, so that late small ones fill up what early large ones leave; 4n trees waste little then,
+ * though most of thousands of links are tight in the best packing. Its rates are made the best for its columns, and
+ * that is often all. Else, and with AP_CAPS_SITE from stars on, column generation: a linear program over the columns at
+ * hand (packing_lp.h), new ones by the cheapest arborescences at the current prices (Chu and Liu 1965, Edmonds 1967;
+ * arborescence.h) or shortest paths for opaque in-trees. For any prices l >= 0 every column costs at least the cheapest
+ * one, so throughput <= sum over resources (capacity * l) / cost of the cheapest column, which is the certificate: the
+ * prices are part of the result. Where an optimal program has few tight rows its own prices are zero elsewhere and lead
+ * to columns that are all alike; so columns are priced at the soft maximum of the loads as well, and bounds sought
+ * between the best prices so far and the program's (Wentges 1997). Pure function: no clock, no state. Not collective.
+ */
 #ifndef AP_PLAN_SYNTH_H
 #define AP_PLAN_SYNTH_H
 

@@ -56,13 +56,19 @@ static ap_status no_memory(struct reader *r)
     return ap_error_set(r->err, AP_ERR_NOMEM, "out of memory for the topology");
 }
 
+/* The header names the column that this line needs. */
+static ap_status has_column(struct reader *r, int column)
+{
+    if (r->column[column] >= 0)
+        return AP_OK;
+    ap_error_set(r->err, AP_ERR_INPUT, "this line needs the column %s", column_names[column]);
+    ap_error_hint(r->err, "name it in the header line");
+    return blame(r, -1);
+}
+
 static ap_status number(struct reader *r, int column, double min, double max, double scale, double *value_p)
 {
-    if (r->column[column] < 0) {
-        ap_error_set(r->err, AP_ERR_INPUT, "this line needs the column %s", column_names[column]);
-        ap_error_hint(r->err, "name it in the header line");
-        return blame(r, -1);
-    }
+    AP_TRY(has_column(r, column));
     return ap_csv_number(&r->csv, r->column[column], (double[]){min, max}, scale, value_p, r->err);
 }
 
@@ -77,16 +83,11 @@ static void take_comment(void *ctx, const char *text)
         snprintf(r->date, sizeof r->date, "%s", text + 6);
 }
 
-/* A name that can be written and read back. */
 static ap_status take_name(struct reader *r, int column, size_t max)
 {
-    const char *text = field(r, column);
-    if (*text == '\0' || strlen(text) > max || strcmp(text, "*") == 0 || strpbrk(text, ",\"") != NULL) {
-        ap_error_set(r->err, AP_ERR_INPUT, "%s must be a name of 1 to %zu bytes without comma and quote, not '%.80s'",
-                     column_names[column], max, text);
-        return blame(r, column);
-    }
-    return AP_OK;
+    const char *name;
+    AP_TRY(has_column(r, column));
+    return ap_csv_name(&r->csv, r->column[column], max, &name, r->err);
 }
 
 static ap_status take_kind(struct reader *r, int *kind_p)
@@ -361,20 +362,15 @@ static ap_status read_pass(struct reader *r, const char *text, size_t size, int 
     int more = 0, kind = 0;
     r->csv = (struct ap_csv){.comment = take_comment, .ctx = r};
     AP_TRY(ap_csv_open(&r->csv, r->path, text, size, r->err));
-    for (int c = 0; c < COLUMNS; c++)
-        r->column[c] = ap_csv_column(&r->csv, column_names[c]);
     if (r->version != 1) {
         ap_error_set(r->err, AP_ERR_FORMAT, "version %d of topology.csv, this program reads version 1", r->version);
         ap_error_at(r->err, r->path, 1, 1);
         return AP_ERR_FORMAT;
     }
-    for (int c = KIND; c <= A; c++)
-        if (r->column[c] < 0) {
-            ap_error_set(r->err, AP_ERR_INPUT, "the header has no column '%s'", column_names[c]);
-            if (ap_csv_column(&r->csv, "rtt_ms") >= 0)
-                ap_error_hint(r->err, "a plain matrix between sites is given by --wan");
-            return blame(r, -1);
-        }
+    ap_status status = ap_csv_columns(&r->csv, column_names, COLUMNS, A + 1, 1, r->column, r->err);
+    if (status != AP_OK && ap_csv_column(&r->csv, "rtt_ms") >= 0)
+        ap_error_hint(r->err, "a plain matrix between sites is given by --wan");
+    AP_TRY(status);
     for (;;) {
         AP_TRY(ap_csv_next(&r->csv, &more, r->err));
         if (!more)

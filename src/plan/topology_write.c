@@ -116,6 +116,7 @@ char *ap_topology_csv(const struct ap_topology *t)
 /* One line of a plain matrix, its sites by number. */
 struct wan_row {
     int src, dst;
+    long line;
     struct ap_topo_link link; /* bandwidth 0: unknown */
 };
 
@@ -128,12 +129,8 @@ struct wan_reader {
 
 static ap_status take_site(struct wan_reader *r, int column, int *site_p, struct ap_error *err)
 {
-    const char *name = ap_csv_field(&r->csv, column);
-    if (*name == '\0' || strlen(name) > AP_TOPO_PREFIX_MAX || strcmp(name, "*") == 0 || strpbrk(name, ",\"") != NULL) {
-        ap_error_set(err, AP_ERR_INPUT, "%s must be a name of 1 to %d bytes without comma and quote",
-                     r->csv.names[column], AP_TOPO_PREFIX_MAX);
-        return ap_csv_blame(&r->csv, column, err);
-    }
+    const char *name;
+    AP_TRY(ap_csv_name(&r->csv, column, AP_TOPO_PREFIX_MAX, &name, err));
     *site_p = ap_name_add(&r->sites, name);
     if (*site_p < 0)
         return ap_error_set(err, AP_ERR_NOMEM, "out of memory for the matrix");
@@ -146,13 +143,17 @@ static ap_status take_site(struct wan_reader *r, int column, int *site_p, struct
 
 static ap_status take_row(struct wan_reader *r, const int column[4], struct ap_error *err)
 {
-    struct wan_row row = {0};
+    struct wan_row row = {.line = r->csv.line};
     AP_TRY(take_site(r, column[0], &row.src, err));
     AP_TRY(take_site(r, column[1], &row.dst, err));
+    if (row.src == row.dst) {
+        ap_error_set(err, AP_ERR_INPUT, "a link from '%s' to itself", r->sites.names[row.src]);
+        return ap_csv_blame(&r->csv, column[1], err);
+    }
     int known = *ap_csv_field(&r->csv, column[2]) != '\0' && *ap_csv_field(&r->csv, column[3]) != '\0';
     if (known) {
         AP_TRY(ap_csv_number(&r->csv, column[2], (double[]){0, 1e6}, 0.5e-3, &row.link.latency, err));
-        AP_TRY(ap_csv_number(&r->csv, column[3], (double[]){1e-6, 1e9}, 1e9 / 8, &row.link.bandwidth, err));
+        AP_TRY(ap_csv_number(&r->csv, column[3], (double[]){1e-6, 1e6}, 1e9 / 8, &row.link.bandwidth, err));
     }
     if (r->count == r->room) {
         size_t room = 2 * r->room + 64;
@@ -171,16 +172,12 @@ static ap_status read_matrix(struct wan_reader *r, const char *path, const char 
 {
     static const char *const names[4] = {"src", "dst", "rtt_ms", "gbit_per_s"};
     int column[4], more = 0;
+    r->csv.head = "src,dst,rtt_ms,gbit_per_s";
     AP_TRY(ap_csv_open(&r->csv, path, text, size, err));
-    for (int i = 0; i < 4; i++) {
-        column[i] = ap_csv_column(&r->csv, names[i]);
-        if (column[i] >= 0)
-            continue;
-        ap_error_set(err, AP_ERR_INPUT, "the header has no column '%s'", names[i]);
-        ap_error_hint(err, ap_csv_column(&r->csv, "kind") >= 0 ? "a topology.csv is given by --topology"
-                                                               : "src,dst,rtt_ms,gbit_per_s");
-        return ap_csv_blame(&r->csv, -1, err);
-    }
+    ap_status status = ap_csv_columns(&r->csv, names, 4, 4, 1, column, err);
+    if (status != AP_OK && ap_csv_column(&r->csv, "kind") >= 0)
+        ap_error_hint(err, "a topology.csv is given by --topology");
+    AP_TRY(status);
     for (;;) {
         AP_TRY(ap_csv_next(&r->csv, &more, err));
         if (!more)
@@ -212,6 +209,23 @@ static void lay_out(struct ap_topology *t, const struct ap_name_index *sites, co
     }
 }
 
+/* The links of all rows; each stands once. */
+static ap_status join_sites(const struct wan_reader *r, struct ap_topology *t, const char *path, struct ap_error *err)
+{
+    for (size_t i = 0; i < r->count; i++) {
+        const struct wan_row *row = &r->rows[i];
+        struct ap_topo_link *to = &t->wan[row->src * t->site_count + row->dst];
+        if (to->bandwidth > 0) {
+            ap_error_set(err, AP_ERR_INPUT, "the link from '%s' to '%s' is here a second time",
+                         r->sites.names[row->src], r->sites.names[row->dst]);
+            ap_error_at(err, path, row->line, 1);
+            return AP_ERR_INPUT;
+        }
+        *to = row->link;
+    }
+    return AP_OK;
+}
+
 ap_status ap_topology_from_wan(const char *path, const char *text, size_t size, const struct ap_topo_shape *shape,
                                struct ap_topology **t_p, struct ap_error *err)
 {
@@ -228,11 +242,10 @@ ap_status ap_topology_from_wan(const char *path, const char *text, size_t size, 
     }
     if (status == AP_OK) {
         lay_out(t, &r.sites, shape);
-        for (size_t i = 0; i < r.count; i++)
-            if (r.rows[i].src != r.rows[i].dst)
-                t->wan[r.rows[i].src * t->site_count + r.rows[i].dst] = r.rows[i].link;
-        status = ap_topology_finish(t, path, err);
+        status = join_sites(&r, t, path, err);
     }
+    if (status == AP_OK)
+        status = ap_topology_finish(t, path, err);
     if (status == AP_OK)
         *t_p = t;
     else

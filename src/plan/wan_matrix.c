@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * The CSV of links: one pass over the lines that collects links and names, then the matrices. */
+ * The table of links: one pass over the rows that collects links and names, then the matrices. */
 #include "config.h"
 
 #include <errno.h>
@@ -10,30 +10,19 @@
 #include <string.h>
 
 #include "base/io.h"
-#include "base/suggest.h"
-#include "base/utf8.h"
+#include "plan/csv_reader.h"
 #include "plan/wan_matrix.h"
 
 #define MAX_BYTES (4u << 20)
-#define MAX_FIELD 64
 
 enum column { COL_SRC, COL_DST, COL_RTT, COL_RATE, COL_USD, COLUMNS };
 static const char *const column_names[COLUMNS] = {"src", "dst", "rtt_ms", "gbit_per_s", "egress_usd_per_gb"};
 
-struct field {
-    const char *text; /* not terminated */
-    size_t size;
-    long column; /* from 1, in bytes */
-};
-
 struct reader {
-    const char *file;
-    long line;
-    struct field fields[COLUMNS + 1];
-    int count;
-    int place[COLUMNS]; /* position of a column in a line, -1: absent */
-    struct ap_wan *wan; /* with room for AP_WAN_MAX_SITES, n of them used */
-    long *first_line;   /* [MAX * MAX] line of a link, 0: none */
+    struct ap_csv csv;
+    int column[COLUMNS]; /* -1: absent */
+    struct ap_wan *wan;  /* with room for AP_WAN_MAX_SITES, n of them used */
+    long *first_line;    /* [MAX * MAX] line of a link, 0: none */
     struct ap_error *err;
 };
 
@@ -78,183 +67,84 @@ void ap_wan_destroy(struct ap_wan *w)
     free(w);
 }
 
-static ap_status bad(struct reader *r, const struct field *f, const char *text, const char *hint)
+/* The error set last is about that column of the row. */
+static ap_status blame(struct reader *r, enum column c, const char *hint)
 {
-    ap_error_set(r->err, AP_ERR_INPUT, text, f != NULL ? (int)(f->size < 80 ? f->size : 80) : 0,
-                 f != NULL ? f->text : "");
-    ap_error_at(r->err, r->file, r->line, f != NULL ? f->column : 0);
-    if (hint != NULL)
-        ap_error_hint(r->err, "%s", hint);
-    return AP_ERR_INPUT;
-}
-
-/* Cut a line at its commas, blanks around a field left out. */
-static ap_status split(struct reader *r, const char *line, size_t size)
-{
-    size_t at = 0;
-    r->count = 0;
-    for (;;) {
-        size_t end = at;
-        while (end < size && line[end] != ',')
-            end++;
-        struct field f = {line + at, end - at, (long)at + 1};
-        while (f.size > 0 && (f.text[0] == ' ' || f.text[0] == '\t')) {
-            f.text++;
-            f.size--;
-            f.column++;
-        }
-        while (f.size > 0 && (f.text[f.size - 1] == ' ' || f.text[f.size - 1] == '\t'))
-            f.size--;
-        if (r->count > COLUMNS - 1)
-            return bad(r, &f, "one field too many: '%.*s'", "src,dst,rtt_ms,gbit_per_s[,egress_usd_per_gb]");
-        if (memchr(f.text, '"', f.size) != NULL)
-            return bad(r, &f, "quoted fields are not read: %.*s", "write names without quotes and commas");
-        r->fields[r->count++] = f;
-        if (end == size)
-            return AP_OK;
-        at = end + 1;
-    }
-}
-
-static ap_status header(struct reader *r)
-{
-    for (int c = 0; c < COLUMNS; c++)
-        r->place[c] = -1;
-    for (int i = 0; i < r->count; i++) {
-        char word[MAX_FIELD];
-        int found = -1;
-        snprintf(word, sizeof word, "%.*s", (int)(r->fields[i].size < 60 ? r->fields[i].size : 60), r->fields[i].text);
-        for (int c = 0; c < COLUMNS; c++)
-            if (strcmp(word, column_names[c]) == 0)
-                found = c;
-        if (found < 0) {
-            const char *near = ap_suggest_nearest(word, column_names, COLUMNS);
-            bad(r, &r->fields[i], "there is no column '%.*s'", "src,dst,rtt_ms,gbit_per_s[,egress_usd_per_gb]");
-            if (near != NULL)
-                ap_error_hint(r->err, "did you mean '%s'?", near);
-            return AP_ERR_INPUT;
-        }
-        if (r->place[found] >= 0)
-            return bad(r, &r->fields[i], "column '%.*s' stands twice", "name each column once");
-        r->place[found] = i;
-    }
-    for (int c = 0; c <= COL_RATE; c++)
-        if (r->place[c] < 0) {
-            struct field f = {column_names[c], strlen(column_names[c]), 1};
-            return bad(r, &f, "the first line does not name the column '%.*s'",
-                       "begin with src,dst,rtt_ms,gbit_per_s[,egress_usd_per_gb]");
-        }
-    return AP_OK;
+    ap_error_hint(r->err, "%s", hint);
+    return ap_csv_blame(&r->csv, r->column[c], r->err);
 }
 
 /* Index of a site by name, a new one where it was not seen before. */
-static ap_status site(struct reader *r, const struct field *f, int *index_p)
+static ap_status site(struct reader *r, enum column c, int *index_p)
 {
     struct ap_wan *w = r->wan;
-    if (f->size == 0)
-        return bad(r, f, "a site without a name%.*s", "src and dst name the sites that a link joins");
-    if (f->size >= AP_WAN_NAME_SIZE)
-        return bad(r, f, "the name is too long: '%.*s...'", "at most 63 bytes");
-    for (size_t i = 0; i < f->size; i++)
-        if ((unsigned char)f->text[i] < 0x20 || f->text[i] == 0x7f)
-            return bad(r, f, "a control character in a name%.*s", "names are printable text");
+    const char *name;
+    AP_TRY(ap_csv_name(&r->csv, r->column[c], AP_WAN_NAME_SIZE - 1, &name, r->err));
     for (int i = 0; i < w->n; i++)
-        if (strlen(w->names[i]) == f->size && memcmp(w->names[i], f->text, f->size) == 0) {
+        if (strcmp(w->names[i], name) == 0) {
             *index_p = i;
             return AP_OK;
         }
-    if (w->n == AP_WAN_MAX_SITES)
-        return bad(r, f, "more than 128 sites, at '%.*s'", "join near sites into one");
-    memcpy(w->names[w->n], f->text, f->size);
+    if (w->n == AP_WAN_MAX_SITES) {
+        ap_error_set(r->err, AP_ERR_INPUT, "more than %d sites, at '%s'", AP_WAN_MAX_SITES, name);
+        return blame(r, c, "join near sites into one");
+    }
+    snprintf(w->names[w->n], AP_WAN_NAME_SIZE, "%s", name);
     *index_p = w->n++;
     return AP_OK;
 }
 
-/* A number from least up to 10^6, or NaN for a blank field where blank is allowed. */
-static ap_status number(struct reader *r, enum column c, double least, int blank, double *v_p)
+/* A number from least up to 10^6; a blank field or a column that is not there: NaN. */
+static ap_status number(struct reader *r, enum column c, double least, double *v_p)
 {
-    static const struct field none = {"", 0, 0};
-    const struct field *f = r->place[c] >= 0 ? &r->fields[r->place[c]] : &none;
-    char text[MAX_FIELD], *end;
-    if (f->size == 0 && blank) {
-        *v_p = NAN;
+    *v_p = NAN;
+    if (*ap_csv_field(&r->csv, r->column[c]) == '\0')
         return AP_OK;
-    }
-    if (f->size == 0)
-        return bad(r, f, "a link without gbit_per_s%.*s", "give its rate, or leave the line out if there is no link");
-    if (f->size >= sizeof text || strspn(f->text, "0123456789+-.eE") < f->size)
-        return bad(r, f, "'%.*s' is not a number",
-                   "a decimal number such as 4.5; blank means unknown, for rtt_ms only");
-    memcpy(text, f->text, f->size);
-    text[f->size] = '\0';
-    double v = strtod(text, &end);
-    if (*end != '\0' || !isfinite(v))
-        return bad(r, f, "'%.*s' is not a number", "a decimal number such as 4.5");
-    if (v < least || v > 1e6) {
-        bad(r, f, "%.*s is out of range", NULL);
-        ap_error_hint(r->err, "%s is from %g to 1e6", column_names[c], least);
-        return AP_ERR_INPUT;
-    }
-    *v_p = v;
-    return AP_OK;
+    return ap_csv_number(&r->csv, r->column[c], (double[]){least, 1e6}, 1, v_p, r->err);
 }
 
 static ap_status link_line(struct reader *r)
 {
     struct ap_wan *w = r->wan;
-    int a, b, wanted = 0;
+    int a, b;
     double rtt, rate, usd;
-    for (int c = 0; c < COLUMNS; c++)
-        wanted += r->place[c] >= 0;
-    if (r->count != wanted) {
-        bad(r, &r->fields[r->count - 1], "not as many fields as the first line has, at '%.*s'", NULL);
-        ap_error_hint(r->err, "%d fields, not %d; a blank field still has its comma", wanted, r->count);
-        return AP_ERR_INPUT;
+    AP_TRY(site(r, COL_SRC, &a));
+    AP_TRY(site(r, COL_DST, &b));
+    AP_TRY(number(r, COL_RTT, 0, &rtt));
+    AP_TRY(number(r, COL_RATE, 1e-6, &rate));
+    AP_TRY(number(r, COL_USD, 0, &usd));
+    if (isnan(rate)) {
+        ap_error_set(r->err, AP_ERR_INPUT, "a link without gbit_per_s");
+        return blame(r, COL_RATE, "give its rate, or leave the line out if there is no link");
     }
-    AP_TRY(site(r, &r->fields[r->place[COL_SRC]], &a));
-    AP_TRY(site(r, &r->fields[r->place[COL_DST]], &b));
-    AP_TRY(number(r, COL_RTT, 0, 1, &rtt));
-    AP_TRY(number(r, COL_RATE, 1e-6, 0, &rate));
-    AP_TRY(number(r, COL_USD, 0, 1, &usd));
-    if (a == b)
-        return bad(r, &r->fields[r->place[COL_DST]], "a link from '%.*s' to itself", "leave the line out");
+    if (a == b) {
+        ap_error_set(r->err, AP_ERR_INPUT, "a link from '%s' to itself", w->names[a]);
+        return blame(r, COL_DST, "leave the line out");
+    }
     size_t at = (size_t)a * AP_WAN_MAX_SITES + (size_t)b;
     if (r->first_line[at] != 0) {
-        bad(r, &r->fields[r->place[COL_SRC]], "the link from '%.*s' is here a second time", NULL);
+        ap_error_set(r->err, AP_ERR_INPUT, "the link from '%s' is here a second time", w->names[a]);
         ap_error_hint(r->err, "the first is in line %ld; keep one of them", r->first_line[at]);
-        return AP_ERR_INPUT;
+        return ap_csv_blame(&r->csv, r->column[COL_SRC], r->err);
     }
-    r->first_line[at] = r->line;
+    r->first_line[at] = r->csv.line;
     w->rate[at] = rate;
     w->rtt[at] = rtt;
     w->usd[at] = usd;
     return AP_OK;
 }
 
-static ap_status lines(struct reader *r, const char *data, size_t size)
+static ap_status lines(struct reader *r, const char *file, const char *data, size_t size)
 {
-    int seen_header = 0;
-    size_t valid = ap_utf8_validate(data, size);
-    for (size_t at = 0; at < size;) {
-        const char *newline = memchr(data + at, '\n', size - at);
-        size_t end = newline != NULL ? (size_t)(newline - data) : size, length = end - at;
-        r->line++;
-        if (valid < end) {
-            struct field f = {"", 0, (long)(valid - at) + 1};
-            return bad(r, &f, "a byte that is no UTF-8%.*s", "save the file as UTF-8");
-        }
-        if (length > 0 && data[end - 1] == '\r')
-            length--;
-        if (length > 0 && data[at] != '#' && strspn(data + at, " \t") < length) {
-            AP_TRY(split(r, data + at, length));
-            AP_TRY(seen_header ? link_line(r) : header(r));
-            seen_header = 1;
-        }
-        at = end + 1;
+    r->csv = (struct ap_csv){.head = "src,dst,rtt_ms,gbit_per_s[,egress_usd_per_gb]", .whole = 1};
+    AP_TRY(ap_csv_open(&r->csv, file, data, size, r->err));
+    AP_TRY(ap_csv_columns(&r->csv, column_names, COLUMNS, COL_RATE + 1, 0, r->column, r->err));
+    for (int more = 0;;) {
+        AP_TRY(ap_csv_next(&r->csv, &more, r->err));
+        if (!more)
+            return AP_OK;
+        AP_TRY(link_line(r));
     }
-    if (!seen_header)
-        return bad(r, NULL, "the file is empty%.*s", "begin with src,dst,rtt_ms,gbit_per_s[,egress_usd_per_gb]");
-    return AP_OK;
 }
 
 /* From the wide matrices of the reader to n x n, and both directions of an undirected list. */
@@ -332,7 +222,7 @@ static ap_status whole(const struct ap_wan *w, const char *file, struct ap_error
 
 ap_status ap_wan_parse(const char *data, size_t size, const char *file, struct ap_wan **wan_p, struct ap_error *err)
 {
-    struct reader r = {.file = file, .err = err};
+    struct reader r = {.err = err};
     struct ap_wan *w = NULL;
     ap_status status = alloc(AP_WAN_MAX_SITES, &r.wan);
     if (status == AP_OK) {
@@ -341,13 +231,14 @@ ap_status ap_wan_parse(const char *data, size_t size, const char *file, struct a
             status = AP_ERR_NOMEM;
     }
     if (status == AP_OK)
-        status = lines(&r, data, size);
+        status = lines(&r, file, data, size);
     if (status == AP_OK && r.wan->n > 0)
         status = narrow(r.wan, &w);
     if (status == AP_OK)
         status = whole(w != NULL ? w : r.wan, file, err);
     if (status == AP_ERR_NOMEM)
         ap_error_set(err, status, "no memory for the links of %s", file);
+    ap_csv_close(&r.csv);
     ap_wan_destroy(r.wan);
     free(r.first_line);
     if (status == AP_OK)

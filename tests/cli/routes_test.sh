@@ -40,7 +40,7 @@ expect 3 "one.csv:2:3: a link from 'a' to itself" antipode routes --topology one
 printf 'src,dst,rtt_ms,gbit_per_s\n' > none.csv
 expect 3 'there are no links, so there are not two sites' antipode routes --topology none.csv
 printf 'src,dst,rtt_ms,gbit_per_s\na,b,1,fast\n' > word.csv
-expect 3 "word.csv:2:7: 'fast' is not a number" antipode routes --topology word.csv
+expect 3 "word.csv:2:7: gbit_per_s must be a number from 1e-06 to 1e+06, not 'fast'" antipode routes --topology word.csv
 
 # The JSON holds what docs/formats-wan.md says, and its parts agree.
 if command -v jq > /dev/null; then

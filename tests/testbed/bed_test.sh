@@ -63,7 +63,7 @@ expect 3 "$TMPDIR/scenario:2:12: no site \"fat\" (did you mean \"far\"?)" "$bed/
 expect 4 "no test bed" "$bed/ctl" --dir "$TMPDIR/none" stats
 expect 0 "" "$bed/down" --dir "$TMPDIR/none"
 printf 'src,dst,delay_ms\na,b,1\nb,c,x\n' > "$TMPDIR/bad.csv"
-expect 3 "$TMPDIR/bad.csv:3:5: \"x\" is not a number" "$bed/up" --dir "$TMPDIR/bed2" "$TMPDIR/bad.csv"
+expect 3 "$TMPDIR/bad.csv:3:5: delay_ms must be a number from 0 to 60000, not 'x'" "$bed/up" --dir "$TMPDIR/bed2" "$TMPDIR/bad.csv"
 expect 3 "$TMPDIR/scenario:2:12" "$bed/up" --dir "$TMPDIR/bed2" --scenario "$TMPDIR/scenario" "$matrix"
 printf 'src,dst,delay_ms\na.b,a-b,1\n' > "$TMPDIR/twins.csv"
 expect 3 "the same host name a-b" "$bed/up" --dir "$TMPDIR/bed2" --hostnames "$TMPDIR/twins.csv"

@@ -201,6 +201,12 @@ AP_TEST(topology, wan_matrix)
     text = "src,dst,rtt_ms,gbit_per_s\nA,B,12x,4\n";
     cr_expect_eq(ap_topology_from_wan("w.csv", text, strlen(text), &shape, &t, &err), AP_ERR_INPUT);
     cr_expect(err.line == 2 && err.column == 5, "%ld:%ld %s", err.line, err.column, err.text);
+    text = "src,dst,rtt_ms,gbit_per_s\nA,B,12,4\nA,A,1,4\n";
+    cr_expect_eq(ap_topology_from_wan("w.csv", text, strlen(text), &shape, &t, &err), AP_ERR_INPUT);
+    cr_expect(err.line == 3 && err.column == 3 && strstr(err.text, "to itself") != NULL, "%s", err.text);
+    text = "src,dst,rtt_ms,gbit_per_s\nA,B,12,4\nB,A,12,4\nA,B,12,5\n";
+    cr_expect_eq(ap_topology_from_wan("w.csv", text, strlen(text), &shape, &t, &err), AP_ERR_INPUT);
+    cr_expect(err.line == 4 && strstr(err.text, "a second time") != NULL, "%s", err.text);
     text = "src,dst,gbit_per_s\nA,B,4\n";
     cr_expect_eq(ap_topology_from_wan("w.csv", text, strlen(text), &shape, &t, &err), AP_ERR_INPUT);
     text = "src,dst,rtt_ms,gbit_per_s\n";

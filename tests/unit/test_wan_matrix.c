@@ -23,7 +23,7 @@ static struct ap_wan *good(const char *text)
 
 AP_TEST(wan_matrix, undirected_and_unknown)
 {
-    struct ap_wan *w = good("# a comment\r\n" HEAD "\r\na,b,10,2\r\n c c , a,,3.5e0\r\n");
+    struct ap_wan *w = good("# a comment\r\n" HEAD "\r\na,\"b\",10,2\r\n c c , a,,3.5e0\r\n");
     cr_assert_eq(w->n, 3);
     cr_expect_eq(w->directed, 0);
     cr_expect_str_eq(w->names[2], "c c");
@@ -52,37 +52,38 @@ AP_TEST(wan_matrix, mistakes)
         long line, column;
         const char *says, *hint;
     } cases[] = {
-        {"", 0, 0, "the file is empty", "begin with src,dst"},
-        {"# only\n\n", 2, 0, "the file is empty", "begin with src,dst"},
+        {"", 0, 0, "no header line", "begin with src,dst"},
+        {"# only\n\n", 2, 0, "no header line", "begin with src,dst"},
         {HEAD, 0, 0, "not two sites", "one line for each link"},
         {"src,dst,rtt_ms,gbit\n", 1, 16, "there is no column 'gbit'", ""},
         {"src,dst,rtt_sm,gbit_per_s\n", 1, 9, "there is no column 'rtt_sm'", "did you mean 'rtt_ms'?"},
         {"src,dst,rtt_ms,src,gbit_per_s\n", 1, 16, "column 'src' stands twice", "once"},
-        {"src,dst,rtt_ms\n", 1, 1, "does not name the column 'gbit_per_s'", "begin with src"},
-        {"src,dst,rtt_ms,gbit_per_s,egress_usd_per_gb,x\n", 1, 45, "one field too many: 'x'", "src,dst"},
-        {HEAD "a,b,1\n", 2, 5, "not as many fields", "4 fields, not 3"},
-        {HEAD "a,b,1,2,3\n", 2, 9, "not as many fields", "4 fields, not 5"},
-        {HEAD "a,b,1,x\n", 2, 7, "'x' is not a number", "decimal"},
-        {HEAD "a,b,1,nan\n", 2, 7, "'nan' is not a number", "decimal"},
-        {HEAD "a,b,inf,1\n", 2, 5, "'inf' is not a number", "decimal"},
-        {HEAD "a,b,1e999,1\n", 2, 5, "'1e999' is not a number", "decimal"},
-        {HEAD "a,b,1-2,1\n", 2, 5, "'1-2' is not a number", "decimal"},
-        {HEAD "a,b,0x10,1\n", 2, 5, "'0x10' is not a number", "decimal"},
-        {HEAD "a,b,-1,1\n", 2, 5, "-1 is out of range", "rtt_ms is from 0 to 1e6"},
-        {HEAD "a,b,1,-4\n", 2, 7, "-4 is out of range", "gbit_per_s is from 1e-06 to 1e6"},
-        {HEAD "a,b,1,0\n", 2, 7, "0 is out of range", "gbit_per_s"},
-        {HEAD "a,b,1,2000000\n", 2, 7, "out of range", "gbit_per_s"},
+        {"src,dst,rtt_ms\n", 1, 1, "the header has no column 'gbit_per_s'", "begin with src"},
+        {"src,dst,rtt_ms,gbit_per_s,egress_usd_per_gb,x\n", 1, 45, "there is no column 'x'", "begin with src,dst"},
+        {HEAD "a,b,1\n", 2, 5, "3 fields, but the header names 4 columns", "its comma"},
+        {HEAD "a,b,1,2,3\n", 2, 9, "5 fields, but the header names 4 columns", ""},
+        {HEAD "a,b,1,x\n", 2, 7, "gbit_per_s must be a number from 1e-06 to 1e+06, not 'x'", ""},
+        {HEAD "a,b,1,nan\n", 2, 7, "gbit_per_s must be a number from 1e-06 to 1e+06, not 'nan'", ""},
+        {HEAD "a,b,inf,1\n", 2, 5, "rtt_ms must be a number from 0 to 1e+06, not 'inf'", ""},
+        {HEAD "a,b,1e999,1\n", 2, 5, "rtt_ms must be a number from 0 to 1e+06, not '1e999'", ""},
+        {HEAD "a,b,1-2,1\n", 2, 5, "rtt_ms must be a number from 0 to 1e+06, not '1-2'", ""},
+        {HEAD "a,b,0x10,1\n", 2, 5, "rtt_ms must be a number from 0 to 1e+06, not '0x10'", ""},
+        {HEAD "a,b,-1,1\n", 2, 5, "rtt_ms must be a number from 0 to 1e+06, not '-1'", ""},
+        {HEAD "a,b,1,-4\n", 2, 7, "gbit_per_s must be a number from 1e-06 to 1e+06, not '-4'", ""},
+        {HEAD "a,b,1,0\n", 2, 7, "gbit_per_s must be a number from 1e-06 to 1e+06, not '0'", ""},
+        {HEAD "a,b,1,2000000\n", 2, 7, "gbit_per_s must be a number from 1e-06 to 1e+06, not '2000000'", ""},
         {HEAD "a,b,1,\n", 2, 7, "a link without gbit_per_s", "leave the line out"},
-        {HEAD ",b,1,1\n", 2, 1, "a site without a name", "src and dst"},
+        {HEAD ",b,1,1\n", 2, 1, "src must be a name of 1 to 63 bytes", ""},
         {HEAD "a,a,1,1\n", 2, 3, "a link from 'a' to itself", "leave the line out"},
         {HEAD "a,b,1,1\nb,c,1,1\na,b,2,1\n", 4, 1, "the link from 'a' is here a second time", "line 2"},
-        {HEAD "\"a\",b,1,1\n", 2, 1, "quoted fields are not read", "without quotes"},
-        {HEAD "a\x01,b,1,1\n", 2, 1, "a control character", "printable"},
-        {HEAD "a,b\xff,1,1\n", 2, 4, "no UTF-8", "save the file as UTF-8"},
+        {HEAD "\"a,b,1,1\n", 2, 1, "the quote is not closed", ""},
+        {HEAD "\"a,x\",b,1,1\n", 2, 1, "src must be a name of 1 to 63 bytes without comma, quote", ""},
+        {HEAD "a\x01,b,1,1\n", 2, 1, "and control characters, not 'a", ""},
+        {HEAD "a,b\xff,1,1\n", 2, 4, "not a text in UTF-8", "save the file as UTF-8"},
         {HEAD "a,b,1,1\nc,d,1,1\n", 0, 0, "no path leads from site 'a' to site 'c'", "add the missing links"},
         {HEAD "a,b,1,1\nb,a,1,1\na,c,1,1\n", 0, 0, "no path leads from site 'c' to site 'a'", "single directions"},
-        {HEAD "0123456789012345678901234567890123456789012345678901234567890123,b,1,1\n", 2, 1, "name is too long",
-         "at most 63 bytes"},
+        {HEAD "0123456789012345678901234567890123456789012345678901234567890123,b,1,1\n", 2, 1,
+         "src must be a name of 1 to 63 bytes", ""},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct ap_wan *w = NULL;
