@@ -12,6 +12,7 @@
 
 #include "state/tiling.h"
 
+#define TIME_MAX    253402300800.0 /* the year 10000 */
 #define HEAD_BEFORE "{\"xxh3_128\":\""
 #define HEAD_AFTER  "\",\n"
 #define HEAD_BYTES  (sizeof HEAD_BEFORE - 1 + 32 + sizeof HEAD_AFTER - 1)
@@ -209,9 +210,9 @@ static ap_status parse_root(yyjson_val *root, int fits, struct parser *ps, struc
     yyjson_val *time = yyjson_obj_get(root, "time"), *meta = yyjson_obj_get(root, "meta");
     if (!get_i64(yyjson_obj_get(root, "step"), 0, INT64_MAX, &m->step))
         return corrupt(err, "step");
-    if (!yyjson_is_raw(time))
+    m->time = yyjson_is_raw(time) ? strtod(yyjson_get_raw(time), NULL) : -1;
+    if (!(m->time >= 0 && m->time < TIME_MAX))
         return corrupt(err, "time");
-    m->time = strtod(yyjson_get_raw(time), NULL);
     AP_TRY(parse_files(yyjson_obj_get(root, "files"), m, err));
     AP_TRY(parse_tensors(yyjson_obj_get(root, "tensors"), ps, err));
     if (!yyjson_is_obj(meta))

@@ -406,6 +406,8 @@ AP_TEST(ckpt, forged_manifests_are_refused)
         {"\"step\":10", "\"step\":11"},
         {"\"step\":10", "\"step\":-10"},
         {"\"step\":10", "\"step\":99999999999999999999999999"},
+        {"\"time\":", "\"time\":9e99,\"was\":"},
+        {"\"time\":", "\"time\":-1,\"was\":"},
         {"\"index_bytes\":", "\"index_bytes\":9"},
         {"\"index_offset\":", "\"index_offset\":88888888"},
         {"\"bytes\":", "\"bytes\":9999999"},
