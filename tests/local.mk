@@ -25,7 +25,7 @@ EXTRA_DIST += tests/support/tiny_job.sh
 
 # ---- parallel, train, monitor
 EXTRA_DIST += tests/support/vranks.h tests/support/comm_checks.h tests/support/pipe_checks.h tests/support/train_lib.sh
-AP_TRAIN_SH_TESTS = tests/cli/determinism_test.sh tests/cli/bf16_test.sh tests/cli/kill_resume_test.sh tests/cli/train_errors_test.sh \
+AP_TRAIN_SH_TESTS = tests/cli/determinism_test.sh tests/cli/mesh_test.sh tests/cli/bf16_test.sh tests/cli/kill_resume_test.sh tests/cli/train_errors_test.sh \
 	tests/cli/mpi_comm_test.sh tests/cli/alloc_test.sh tests/cli/trace_test.sh
 dist_check_SCRIPTS += $(AP_TRAIN_SH_TESTS)
 TESTS += $(AP_TRAIN_SH_TESTS)

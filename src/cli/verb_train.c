@@ -25,6 +25,7 @@ static ap_status train(const struct ap_job *job, const struct ap_train_flags *fl
         .node_ranks = world.node_ranks,
         .node_rank = world.node_rank,
         .mpi_version = world.mpi_version,
+        .plan = flags->plan,
         .replay = flags->replay,
         .reprod = flags->reprod,
         .signals = signals,

@@ -36,6 +36,7 @@ char *ap_cli_completion(void);
 
 /* ---- antipode-train: run is NULL in the descriptions, the table of entry points is in train_main.c ---- */
 struct ap_train_flags {
+    char *plan;
     char *replay;
     int reprod;
     char *trace, *trace_steps;

@@ -6,6 +6,12 @@
 #include "cli/verbs.h"
 
 static const struct ap_option train_flags[] = {
+    {.key = "plan",
+     .kind = AP_OPT_PATH,
+     .offset = offsetof(struct ap_train_flags, plan),
+     .default_words = "that of the run directory, else what the job's parallel section says",
+     .doc = "A plan.json of 'antipode plan': which rank does what. Where the run directory has one and the nodes are "
+            "those it was made for, a run that is started again follows it without this flag."},
     {.key = "replay",
      .kind = AP_OPT_PATH,
      .offset = offsetof(struct ap_train_flags, replay),

@@ -3,6 +3,7 @@
 #include "config.h"
 
 #include "model/part.h"
+#include "plan/axes.h"
 
 struct ap_model_part ap_model_whole(const struct ap_model_config *cfg)
 {
@@ -10,32 +11,9 @@ struct ap_model_part ap_model_whole(const struct ap_model_config *cfg)
         .layer_last = cfg->layers, .first_stage = 1, .last_stage = 1, .tensor_size = 1, .expert_size = 1};
 }
 
-static ap_status check_tensor(const struct ap_model_config *cfg, int64_t size, struct ap_error *err)
-{
-    struct {
-        const char *what;
-        int64_t value;
-        int used;
-    } width[] = {
-        {"num_attention_heads", cfg->heads, 1},
-        {"intermediate_size", cfg->intermediate_size, cfg->routed_experts == 0 || cfg->first_dense > 0},
-        {"moe_intermediate_size", cfg->moe_intermediate_size, cfg->routed_experts > 0},
-    };
-    for (size_t i = 0; i < sizeof width / sizeof width[0]; i++)
-        if (width[i].used && width[i].value % size != 0) {
-            ap_error_set(err, AP_ERR_INPUT, "%s %lld is not a multiple of parallel.tensor %lld", width[i].what,
-                         (long long)width[i].value, (long long)size);
-            ap_error_hint(err, "choose a value of parallel.tensor that divides it");
-            return AP_ERR_INPUT;
-        }
-    if (cfg->vocab_size < size)
-        return ap_error_set(err, AP_ERR_INPUT, "vocab_size %lld is smaller than parallel.tensor %lld",
-                            (long long)cfg->vocab_size, (long long)size);
-    return AP_OK;
-}
-
 ap_status ap_model_part_check(const struct ap_model_config *cfg, const struct ap_model_part *part, struct ap_error *err)
 {
+    struct ap_axes axes = {.data = 1, .tensor = part->tensor_size, .pipeline = 1, .expert = part->expert_size};
     if (part->layer_first < 0 || part->layer_last > cfg->layers || part->layer_first >= part->layer_last)
         return ap_error_set(err, AP_ERR_INPUT,
                             "a stage of layers %lld to %lld of a model of %lld layers: each needs one",
@@ -45,19 +23,7 @@ ap_status ap_model_part_check(const struct ap_model_config *cfg, const struct ap
         (part->layer_first == 0) != (part->first_stage != 0) ||
         (part->layer_last == cfg->layers) != (part->last_stage != 0))
         return ap_error_set(err, AP_ERR_BUG, "impossible part of a model");
-    if (part->tensor_size > 1)
-        AP_TRY(check_tensor(cfg, part->tensor_size, err));
-    if (part->expert_size == 1)
-        return AP_OK;
-    if (cfg->routed_experts == 0)
-        return ap_error_set(err, AP_ERR_INPUT, "parallel.expert %d: model %s has no routed experts", part->expert_size,
-                            cfg->name);
-    if (cfg->routed_experts % part->expert_size == 0)
-        return AP_OK;
-    ap_error_set(err, AP_ERR_INPUT, "n_routed_experts %lld is not a multiple of parallel.expert %d",
-                 (long long)cfg->routed_experts, part->expert_size);
-    ap_error_hint(err, "choose a value of parallel.expert that divides it");
-    return AP_ERR_INPUT;
+    return ap_axes_check(cfg, &axes, part->expert_size, err); /* as many micro-batches as they need */
 }
 
 static int held(const struct ap_model_config *cfg, const struct ap_model_part *part, const struct ap_param_info *info)

@@ -20,6 +20,8 @@ struct bench {
     const struct ap_job *job;
     struct ap_pool *pool;
     struct ap_backend *be;
+    struct ap_plan *plan;
+    struct ap_stage_layout layout;
     struct ap_mesh *mesh;
     struct ap_stage *stage;
     struct ap_runner *runner;
@@ -71,12 +73,15 @@ static ap_status make_batches(struct bench *b)
 static ap_status make_state(struct bench *b, struct ap_error *err)
 {
     const struct ap_job *job = b->job;
-    struct ap_mesh_shape shape;
-    AP_TRY(ap_stage_shape(job, b->opt->comm->size, &shape, err));
-    AP_TRY(ap_mesh_create(b->opt->comm, &shape, NULL, &b->mesh, err));
+    AP_TRY(ap_plan_from_job(job, b->opt->comm->size, NULL, &b->plan, err));
+    AP_TRY(ap_stage_layout(b->plan, &b->layout, err));
+    AP_TRY(ap_mesh_create(b->opt->comm, &b->layout.shape, NULL, &b->mesh, err));
     struct ap_stage_options so = {.backend = b->be,
                                   .mesh = b->mesh,
                                   .cfg = &job->model.cfg,
+                                  .layer_begin = b->layout.layer_begin,
+                                  .leaf_begin = b->layout.leaf_begin,
+                                  .window = b->layout.window,
                                   .leaves = job->batch.global_sequences / job->batch.micro_sequences,
                                   .micro_sequences = job->batch.micro_sequences,
                                   .seq_len = job->data.seq_len,
@@ -253,6 +258,8 @@ ap_status ap_bench_step(const struct ap_bench_step_options *opt, struct ap_bench
     ap_runner_destroy(b.runner);
     ap_stage_destroy(b.stage);
     ap_mesh_destroy(b.mesh);
+    ap_stage_layout_free(&b.layout);
+    ap_plan_destroy(b.plan);
     ap_batches_free(&b.batches);
     ap_backend_close(b.be);
     ap_pool_destroy(b.pool);

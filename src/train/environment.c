@@ -74,20 +74,34 @@ static void cpu_model(char *buf, size_t size)
     fclose(f);
 }
 
+ap_status ap_environment_hosts(struct ap_comm *comm, char **names_p)
+{
+    char *names = calloc((size_t)comm->size, AP_HOST_NAME);
+    int64_t *bytes = calloc((size_t)comm->size, sizeof(*bytes));
+    ap_status st = ap_comm_agree(comm, names && bytes ? AP_OK : AP_ERR_NOMEM, NULL, NULL);
+    if (st == AP_OK) {
+        char *own = names + (size_t)comm->rank * AP_HOST_NAME;
+        gethostname(own, AP_HOST_NAME - 1);
+        for (int r = 0; r < comm->size; r++)
+            bytes[r] = AP_HOST_NAME;
+        st = ap_comm_allgatherv(comm, own, bytes, names);
+    }
+    free(bytes);
+    if (st != AP_OK) {
+        free(names);
+        return st;
+    }
+    *names_p = names;
+    return AP_OK;
+}
+
 ap_status ap_environment_gather(struct ap_comm *comm, const char *mpi_version, struct ap_environment *e_p)
 {
     struct ap_environment e = {.ranks = comm->size};
     struct utsname u = {0};
-    enum { WIDTH = 64 };
-    char *names = calloc((size_t)comm->size, WIDTH);
-    int64_t *bytes = calloc((size_t)comm->size, sizeof(*bytes));
-    ap_status st = ap_comm_agree(comm, names && bytes ? AP_OK : AP_ERR_NOMEM, NULL, NULL);
-    if (st == AP_OK) {
-        gethostname(names + (size_t)comm->rank * WIDTH, WIDTH - 1);
-        for (int r = 0; r < comm->size; r++)
-            bytes[r] = WIDTH;
-        st = ap_comm_allgatherv(comm, names + (size_t)comm->rank * WIDTH, bytes, names);
-    }
+    enum { WIDTH = AP_HOST_NAME };
+    char *names = NULL;
+    ap_status st = ap_environment_hosts(comm, &names);
     for (int r = 0; st == AP_OK && r < comm->size; r++) {
         int seen = 0;
         for (int k = 0; k < r && !seen; k++)
@@ -106,7 +120,6 @@ ap_status ap_environment_gather(struct ap_comm *comm, const char *mpi_version, s
         *e_p = e;
     }
     free(names);
-    free(bytes);
     return st;
 }
 

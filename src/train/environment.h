@@ -13,6 +13,9 @@ struct ap_environment {
     char cpu_model[128], isa[32], kernel[128], libc[32], mpi[96];
 };
 
+#define AP_HOST_NAME 64
+/* Collective. Names of the hosts of all ranks, [size][AP_HOST_NAME], malloc'ed. */
+ap_status ap_environment_hosts(struct ap_comm *comm, char **names_p);
 /* Collective (host names are compared). */
 ap_status ap_environment_gather(struct ap_comm *comm, const char *mpi_version, struct ap_environment *e_p);
 /* As an object named key. */

@@ -26,7 +26,7 @@ src_train_libap_train_la_SOURCES += \
   src/train/step_mark.c src/train/step_mark.h \
   src/train/tracing.c src/train/tracing.h \
   src/train/trainer.c src/train/trainer.h src/train/trainer_impl.h \
-  src/train/trainer_loop.c src/train/trainer_resume.c src/train/trainer_setup.c src/train/trainer_step.c \
+  src/train/trainer_loop.c src/train/trainer_plan.c src/train/trainer_resume.c src/train/trainer_setup.c src/train/trainer_step.c \
   src/train/verdict.c \
   src/train/zscore.c src/train/zscore.h
 

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "parallel/tree.h"
+#include "plan/axes.h"
 #include "train/stage.h"
 
 void ap_stage_even(int64_t layers, int n, int64_t *begin)
@@ -21,34 +22,37 @@ static int size_of(const struct ap_mesh *m, enum ap_axis a)
     return m->shape.size[a];
 }
 
-ap_status ap_stage_shape(const struct ap_job *job, int ranks, struct ap_mesh_shape *shape, struct ap_error *err)
+ap_status ap_stage_layout(const struct ap_plan *plan, struct ap_stage_layout *l_p, struct ap_error *err)
 {
-    int64_t wish[AP_AXES], others = 1;
-    wish[AP_AXIS_DATA] = job->parallel.data;
-    wish[AP_AXIS_TENSOR] = job->parallel.tensor;
-    wish[AP_AXIS_PIPE] = job->parallel.pipeline;
-    wish[AP_AXIS_EXPERT] = job->parallel.expert;
-    for (int a = 0; a < AP_AXES; a++) {
-        if (a != AP_AXIS_DATA && wish[a] == AP_AUTO)
-            wish[a] = 1;
-        if (wish[a] > ranks)
-            return ap_error_set(err, AP_ERR_INPUT, "parallel.%s is %lld, but %d ranks were started", ap_axis_name(a),
-                                (long long)wish[a], ranks);
-        others *= a == AP_AXIS_DATA ? 1 : wish[a];
+    struct ap_stage_layout l = {{{plan->pipeline, plan->data, plan->expert, plan->tensor}}, NULL, NULL, NULL};
+    int batch = plan->data * plan->expert;
+    *l_p = l;
+    if (plan->chunks > 1 || (plan->schedule != AP_PLAN_1F1B && plan->schedule != AP_PLAN_DEEP)) {
+        ap_error_set(err, AP_ERR_UNSUPPORTED, "the plan's schedule is %s: this version trains with 1f1b and deep",
+                     ap_plan_schedule_name(plan->schedule));
+        return AP_ERR_UNSUPPORTED;
     }
-    if (wish[AP_AXIS_DATA] == AP_AUTO) {
-        if (ranks % others != 0) {
-            ap_error_set(err, AP_ERR_INPUT, "tensor %lld x pipeline %lld x expert %lld does not divide the %d ranks",
-                         (long long)wish[AP_AXIS_TENSOR], (long long)wish[AP_AXIS_PIPE],
-                         (long long)wish[AP_AXIS_EXPERT], ranks);
-            ap_error_hint(err, "start a multiple of %lld ranks", (long long)others);
-            return AP_ERR_INPUT;
-        }
-        wish[AP_AXIS_DATA] = ranks / others;
+    l.layer_begin = calloc((size_t)plan->pipeline + 1, sizeof(*l.layer_begin));
+    l.leaf_begin = calloc((size_t)batch + 1, sizeof(*l.leaf_begin));
+    l.window = calloc((size_t)plan->pipeline, sizeof(*l.window));
+    *l_p = l;
+    if (!l.layer_begin || !l.leaf_begin || !l.window)
+        return ap_error_set(err, AP_ERR_NOMEM, "out of memory for a plan of %d ranks", plan->machine.ranks);
+    for (int s = 0; s < plan->pipeline; s++) {
+        l.layer_begin[s + 1] = plan->stages[s].first_layer + plan->stages[s].layers;
+        l.window[s] = plan->stages[s].in_flight;
     }
-    for (int a = 0; a < AP_AXES; a++)
-        shape->size[a] = (int)wish[a];
+    for (int i = 0; i < batch; i++)
+        l.leaf_begin[i + 1] = l.leaf_begin[i] + plan->micro_batches[i];
     return AP_OK;
+}
+
+void ap_stage_layout_free(struct ap_stage_layout *l)
+{
+    free(l->layer_begin);
+    free(l->leaf_begin);
+    free(l->window);
+    *l = (struct ap_stage_layout){0};
 }
 
 /* Micro-batches of each batch rank. begin: [batch ranks + 1] */
@@ -65,31 +69,17 @@ static void take_leaves(const struct ap_stage_options *opt, int64_t *begin)
         ap_tree_leaves(opt->leaves, i, n, &lo, &begin[i + 1]);
 }
 
+/* Whoever made the distribution has kept to these rules. */
 static ap_status check_leaves(const struct ap_stage_options *opt, const int64_t *begin, struct ap_error *err)
 {
     int n = opt->mesh->batch->size, E = size_of(opt->mesh, AP_AXIS_EXPERT);
-    for (int i = 0; i < n; i++)
-        if (begin[i + 1] <= begin[i]) {
-            ap_error_set(err, AP_ERR_INPUT,
-                         "data %d x expert %d for a global batch of %lld micro-batches: each needs at least one",
-                         size_of(opt->mesh, AP_AXIS_DATA), E, (long long)opt->leaves);
-            ap_error_hint(err, "raise batch.global_sequences or lower batch.micro_sequences");
-            return AP_ERR_INPUT;
-        }
+    int bad = begin[0] != 0 || begin[n] != opt->leaves;
     for (int i = 0; i < n; i++) {
         int first = i / E * E;
-        if (begin[i + 1] - begin[i] != begin[first + 1] - begin[first]) {
-            ap_error_set(
-                err, AP_ERR_INPUT,
-                "%lld micro-batches for data %d x expert %d: the ranks of an expert group work in step and need "
-                "the same number each",
-                (long long)opt->leaves, size_of(opt->mesh, AP_AXIS_DATA), E);
-            ap_error_hint(err, "choose batch.global_sequences and batch.micro_sequences so that their quotient is a "
-                               "multiple of data x expert");
-            return AP_ERR_INPUT;
-        }
+        bad |= begin[i + 1] <= begin[i] || begin[i + 1] - begin[i] != begin[first + 1] - begin[first];
     }
-    return AP_OK;
+    return bad ? ap_error_set(err, AP_ERR_BUG, "impossible distribution of %lld micro-batches", (long long)opt->leaves)
+               : AP_OK;
 }
 
 static struct ap_model_part part_of(const struct ap_mesh *m, const int64_t *layer_begin, const int coord[AP_AXES])
@@ -119,15 +109,11 @@ static void take_layers(const struct ap_stage_options *opt, int64_t *begin)
 
 static ap_status check_parts(const struct ap_stage_options *opt, const int64_t *layers, struct ap_error *err)
 {
-    int stages = size_of(opt->mesh, AP_AXIS_PIPE);
-    if (layers[0] != 0 || layers[stages] != opt->cfg->layers || opt->cfg->layers < stages) {
-        ap_error_set(err, AP_ERR_INPUT, "parallel.pipeline %d: model %s has %lld layers", stages, opt->cfg->name,
-                     (long long)opt->cfg->layers);
-        ap_error_hint(err, "each stage needs at least one layer");
-        return AP_ERR_INPUT;
-    }
+    const int *n = opt->mesh->shape.size;
+    struct ap_axes axes = {n[AP_AXIS_DATA], n[AP_AXIS_TENSOR], n[AP_AXIS_PIPE], n[AP_AXIS_EXPERT]};
+    AP_TRY(ap_axes_check(opt->cfg, &axes, opt->leaves, err));
     int coord[AP_AXES] = {0};
-    for (; coord[AP_AXIS_PIPE] < stages; coord[AP_AXIS_PIPE]++) {
+    for (; coord[AP_AXIS_PIPE] < n[AP_AXIS_PIPE]; coord[AP_AXIS_PIPE]++) {
         struct ap_model_part part = part_of(opt->mesh, layers, coord);
         AP_TRY(ap_model_part_check(opt->cfg, &part, err));
     }
@@ -142,9 +128,9 @@ ap_status ap_stage_check(const struct ap_stage_options *opt, struct ap_error *er
     if (leaves && layers) {
         take_leaves(opt, leaves);
         take_layers(opt, layers);
-        st = check_leaves(opt, leaves, err);
+        st = check_parts(opt, layers, err);
         if (st == AP_OK)
-            st = check_parts(opt, layers, err);
+            st = check_leaves(opt, leaves, err);
     }
     free(leaves);
     free(layers);
@@ -211,8 +197,11 @@ static ap_status make_groups(struct ap_stage *s, const struct ap_stage_options *
 
 static ap_status make_model(struct ap_stage *s, const struct ap_stage_options *opt, struct ap_error *err)
 {
-    struct ap_pipe_spec spec = {
-        .kind = AP_PIPE_1F1B, .stages = size_of(s->mesh, AP_AXIS_PIPE), .chunks = 1, .micros = s->hi - s->lo};
+    struct ap_pipe_spec spec = {.kind = AP_PIPE_1F1B,
+                                .stages = size_of(s->mesh, AP_AXIS_PIPE),
+                                .chunks = 1,
+                                .micros = s->hi - s->lo,
+                                .window = opt->window};
     take_layers(opt, s->layer_begin);
     s->part = part_of(s->mesh, s->layer_begin, s->mesh->coord);
     AP_TRY(ap_pipe_schedule_create(&spec, s->mesh->coord[AP_AXIS_PIPE], &s->schedule, err));

@@ -12,8 +12,8 @@
 #include "model/model.h"
 #include "parallel/mesh.h"
 #include "parallel/zero.h"
-#include "plan/job.h"
 #include "plan/pipe_schedule.h"
+#include "plan/plan_file.h"
 #include "train/optimizer.h"
 
 struct ap_stage_options {
@@ -22,7 +22,8 @@ struct ap_stage_options {
     const struct ap_model_config *cfg;
     const int64_t *layer_begin; /* [stages + 1], borrowed for the call: layers of each stage; NULL: even */
     const int64_t *leaf_begin;  /* [data * expert + 1], likewise: micro-batches of each batch rank; NULL: even */
-    int64_t leaves;             /* M, micro-batches of a global batch */
+    const int64_t *window; /* [stages], likewise: micro-batches in flight from each stage on; NULL: those of 1F1B */
+    int64_t leaves;        /* M, micro-batches of a global batch */
     int64_t micro_sequences, seq_len;
     ap_dtype dtype;
     int recompute;
@@ -46,16 +47,21 @@ struct ap_stage {
     int64_t hidden; /* numbers per token between stages */
     ap_dtype dtype;
     int64_t lo, hi;                    /* own micro-batches */
-    struct ap_pipe_schedule *schedule; /* of these: 1F1B */
+    struct ap_pipe_schedule *schedule; /* of these */
     struct ap_stage_group groups[AP_GROUPS];
     int count;
     double *sums;       /* [world] scratch of the norm */
     int64_t *sum_bytes; /* [world] */
 };
 
-/* Ranks along each axis: what the job says; where it leaves the choice, one, and data takes the rest. AP_ERR_INPUT with
- * a reason and a fix. */
-ap_status ap_stage_shape(const struct ap_job *job, int ranks, struct ap_mesh_shape *shape, struct ap_error *err);
+/* A plan as the stages need it; owns its arrays. AP_ERR_UNSUPPORTED for a schedule that is not executed. To be freed in
+ * any case. */
+struct ap_stage_layout {
+    struct ap_mesh_shape shape;
+    int64_t *layer_begin, *leaf_begin, *window; /* as in ap_stage_options */
+};
+ap_status ap_stage_layout(const struct ap_plan *plan, struct ap_stage_layout *l_p, struct ap_error *err);
+void ap_stage_layout_free(struct ap_stage_layout *l); /* zeroed is fine */
 /* Layers [begin[s], begin[s+1]) of each of n stages: as even as possible, the longer ones first. begin: [n + 1]. */
 void ap_stage_even(int64_t layers, int n, int64_t *begin);
 /* AP_ERR_INPUT with the reason where the model, the batch and the mesh do not go together; the same on every rank. */

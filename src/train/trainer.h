@@ -16,6 +16,7 @@ struct ap_train_options {
     int node_rank;                    /* mine among them: the GPU of this rank */
     const char *mpi_version;          /* for the record of the environment */
     const char *replay;               /* decisions.jsonl of another run to follow; NULL: none */
+    const char *plan;                 /* plan.json to follow; NULL: that of the run directory, else the job's numbers */
     int reprod;                       /* machine-independent choices: one thread per rank unless the job says */
     const struct ap_signals *signals; /* NULL: nobody asks to stop */
     double deadline;                  /* wall time of the batch system's end; 0: none */

@@ -2,6 +2,7 @@
  * Inside of the trainer, shared by the trainer_*.c files:
  *   trainer.c         the run from start to verdict
  *   trainer_setup.c   run directory, decisions, backend, data, model, optimizer
+ *   trainer_plan.c    which rank does what
  *   trainer_resume.c  what a checkpoint holds, saving and loading it
  *   trainer_step.c    one step up to its commit
  *   trainer_loop.c    evaluation, metrics, checkpoints, stopping
@@ -49,6 +50,8 @@ struct ap_trainer {
     struct ap_train_options opt;
     const struct ap_job *job;
     struct ap_comm *comm;
+    struct ap_plan *plan;
+    struct ap_stage_layout layout;
     struct ap_mesh *mesh;
     int64_t seqs, len;      /* B, T of a micro-batch */
     int64_t leaves, lo, hi; /* M; own micro-batches */
@@ -102,6 +105,12 @@ ap_status ap_trainer_setup(struct ap_trainer *t, struct ap_error *err);
 void ap_trainer_teardown(struct ap_trainer *t);
 /* PATH of NAME in the run directory into buf; AP_ERR_INPUT if it is too long. */
 ap_status ap_trainer_path(const struct ap_trainer *t, const char *name, char *buf, size_t size, struct ap_error *err);
+
+/* trainer_plan.c. Before the run directory is touched: can the job be run on so many ranks at all? The same answer on
+ * every rank. */
+ap_status ap_trainer_plan_check(struct ap_trainer *t, struct ap_error *err);
+/* Collective, after the run directory is open. The plan, on every rank, in RUN/plan.json, and its mesh. */
+ap_status ap_trainer_plan(struct ap_trainer *t, struct ap_error *err);
 
 /* trainer_resume.c. Collective. */
 ap_status ap_trainer_resume(struct ap_trainer *t, struct ap_error *err);

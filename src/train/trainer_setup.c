@@ -34,30 +34,15 @@ static struct ap_stage_options stage_options(const struct ap_trainer *t)
         .backend = t->be,
         .mesh = t->mesh,
         .cfg = &t->job->model.cfg,
+        .layer_begin = t->layout.layer_begin,
+        .leaf_begin = t->layout.leaf_begin,
+        .window = t->layout.window,
         .leaves = t->leaves,
         .micro_sequences = t->seqs,
         .seq_len = t->len,
         .dtype = (ap_dtype)t->job->dtype,
         .recompute = t->job->recompute,
     };
-}
-
-/* The mesh, and a model and a batch that its ranks can share. The same answer on every rank. */
-static ap_status open_mesh(struct ap_trainer *t, struct ap_error *err)
-{
-    const struct ap_job *job = t->job;
-    struct ap_mesh_shape shape;
-    t->seqs = job->batch.micro_sequences;
-    t->len = job->data.seq_len;
-    if (t->seqs < 1 || job->batch.global_sequences < 1 || job->batch.global_sequences % t->seqs != 0)
-        return ap_error_set(err, AP_ERR_INPUT,
-                            "batch.global_sequences %lld is not a multiple of batch.micro_sequences %lld",
-                            (long long)job->batch.global_sequences, (long long)t->seqs);
-    t->leaves = job->batch.global_sequences / t->seqs;
-    AP_TRY(ap_stage_shape(job, t->comm->size, &shape, err));
-    AP_TRY(ap_mesh_create(t->comm, &shape, NULL, &t->mesh, err));
-    struct ap_stage_options so = stage_options(t);
-    return ap_stage_check(&so, err);
 }
 
 /* One job for a run directory. The lock goes with the process, however it ends. */
@@ -236,7 +221,7 @@ static ap_status open_buffers(struct ap_trainer *t, struct ap_error *err)
 {
     ap_status st = ap_batches_create(t->hi - t->lo, t->seqs, t->len, &t->batches);
     if (st == AP_OK)
-        st = ap_results_create(t->mesh, t->leaves, NULL, &t->results);
+        st = ap_results_create(t->mesh, t->leaves, t->layout.leaf_begin, &t->results);
     t->loads = calloc((size_t)t->routers + 1, sizeof(*t->loads));
     if (st != AP_OK || !t->loads)
         return ap_error_set(err, AP_ERR_NOMEM, "no memory for %lld micro-batches", (long long)t->leaves);
@@ -370,7 +355,7 @@ ap_status ap_trainer_setup(struct ap_trainer *t, struct ap_error *err)
     t->begun = ap_clock_monotonic();
     t->state = (struct ap_train_state){.loss = NAN, .valid_loss = NAN, .best_loss = NAN};
     t->mark = ap_step_mark_find();
-    AP_TRY(open_mesh(t, err));
+    AP_TRY(ap_trainer_plan_check(t, err));
     AP_TRY(ap_tracing_open(&t->tracing, &t->opt.trace, t->comm, most_threads(t), err));
     AP_TRY(find_backend(t));
     ap_status st = AP_OK;
@@ -385,6 +370,7 @@ ap_status ap_trainer_setup(struct ap_trainer *t, struct ap_error *err)
     AP_TRY(ap_comm_bcast(t->comm, &choice, sizeof(choice), 0));
     snprintf(t->backend_name, sizeof(t->backend_name), "%s", choice.backend);
     t->threads = choice.threads;
+    AP_TRY(ap_trainer_plan(t, err));
     AP_TRY(ap_environment_gather(t->comm, t->opt.mpi_version, &t->env));
     AP_TRY(ap_comm_agree(t->comm, open_rank(t, err), NULL, err));
     AP_TRY(open_store(t, err));
@@ -416,6 +402,8 @@ void ap_trainer_teardown(struct ap_trainer *t)
         ap_backend_close(t->be);
     }
     ap_mesh_destroy(t->mesh);
+    ap_stage_layout_free(&t->layout);
+    ap_plan_destroy(t->plan);
     ap_pool_destroy(t->pool);
     ap_data_close(t->train);
     ap_data_close(t->valid);

@@ -18,9 +18,11 @@ refused()
     [ "$(grep -c "$pattern" out.txt)" = 1 ] || fail "$*: not one line with '$pattern': $(cat out.txt)"
 }
 
-# ---- more ranks than micro-batches; layouts of later versions
-refused 3 '8 ranks for a global batch of 6 micro-batches.*at most 6 ranks' 8 --set name=many
-refused 3 'parallel.data is 3, but 2 ranks were started' 2 --set name=many --set parallel.data=3
+# ---- more ranks than micro-batches; meshes that the model or the ranks do not allow
+refused 3 'data 8 x expert 1: a step has only 6 micro-batches.*at most data 6' 8 --set name=many
+refused 3 'data 3 x tensor 1 x pipeline 1 x expert 1 are not 2 ranks' 2 --set name=many --set parallel.data=3
+refused 3 'tensor 3: 4 attention heads cannot be shared out evenly.*tensor 2 fits them' 3 --set name=many --set parallel.tensor=3
+refused 4 'plan.json.*No such file' 2 --set name=many --plan no/plan.json
 [ ! -e runs/many ] || fail "a refused job left a run directory"
 
 # ---- a run directory that cannot be written

@@ -418,10 +418,10 @@ static void make_dense(struct ap_model_config *cfg)
 
 AP_TEST(stage, more_than_the_model_has)
 {
-    expect_refusal("parallel.pipeline 4: model", mesh_of(4, 1, 1, 1), 8, NULL);
-    expect_refusal("num_attention_heads 4 is not a multiple of parallel.tensor 3", mesh_of(1, 1, 1, 3), 8, NULL);
-    expect_refusal("n_routed_experts 12 is not a multiple of parallel.expert 5", mesh_of(1, 1, 5, 1), 10, NULL);
-    expect_refusal("has no routed experts", mesh_of(1, 1, 2, 1), 8, make_dense);
-    expect_refusal("each needs at least one", mesh_of(1, 4, 1, 1), 3, NULL);
-    expect_refusal("need the same number each", mesh_of(1, 2, 2, 1), 7, NULL);
+    expect_refusal("pipeline 4: the model has only 3 layers", mesh_of(4, 1, 1, 1), 8, NULL);
+    expect_refusal("tensor 3: 4 attention heads", mesh_of(1, 1, 1, 3), 8, NULL);
+    expect_refusal("expert 5: 12 routed experts", mesh_of(1, 1, 5, 1), 10, NULL);
+    expect_refusal("the model has no experts", mesh_of(1, 1, 2, 1), 8, make_dense);
+    expect_refusal("a step has only 3 micro-batches", mesh_of(1, 4, 1, 1), 3, NULL);
+    expect_refusal("expert 2: 7 micro-batches", mesh_of(1, 2, 2, 1), 7, NULL);
 }
