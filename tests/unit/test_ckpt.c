@@ -517,6 +517,22 @@ AP_TEST(ckpt, slabs_raise_the_version_and_forged_ones_are_refused)
     ap_comm_destroy(comm);
 }
 
+AP_TEST(ckpt, exchanged_columns_are_known_by_their_attributes)
+{
+    /* Two halves of the columns of f32 [130, 64] in two files: the same ranges, dimensions and paths. */
+    struct trip t = {.scheme = CF_SPLIT};
+    char state[512], path[600];
+    struct ap_error err = {0};
+    cf_tempdir(t.dir, sizeof t.dir);
+    vranks_run(2, trip_save, &t);
+    cr_assert_eq(ap_statedir_path(t.dir, 100, state, sizeof state, NULL), AP_OK);
+    cr_assert_eq(ap_ckpt_verify(state, &err), AP_OK, "%s", err.text);
+    snprintf(path, sizeof path, "%s/manifest.json", state);
+    rewrite_manifest(path, "[0,0,0,4160,0,32],[1,0,0,4160,32,32]", "[1,0,0,4160,0,32],[0,0,0,4160,32,32]");
+    cr_expect_eq(ap_ckpt_verify(state, &err), AP_ERR_CORRUPT);
+    cr_expect(strstr(err.text, "embed_tokens.weight: shape, range or dtype is not"), "%s", err.text);
+}
+
 /* ---- directories ---- */
 
 AP_TEST(ckpt, second_job_is_told_who_holds_the_directory)
