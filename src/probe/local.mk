@@ -3,6 +3,7 @@
 noinst_LTLIBRARIES += src/probe/libap_probe.la
 src_probe_libap_probe_la_SOURCES = \
   src/probe/probe.c src/probe/probe.h src/probe/probe_impl.h src/probe/probe_net.h \
+  src/probe/probe_comm.c src/probe/probe_comm.h \
   src/probe/probe_fit.c \
   src/probe/probe_load.c \
   src/probe/probe_pairs.c \

@@ -188,7 +188,7 @@ static ap_status run_phase(struct ap_probe_run *run, const struct ap_probe_phase
 static ap_status share(struct ap_probe_run *run)
 {
     ap_status status = run->net->vt->share(run->net, &run->res->samples, &run->res->count);
-    run->room = run->res->count > run->room ? run->res->count : run->room;
+    run->room = run->res->count; /* the array is another one */
     return status;
 }
 

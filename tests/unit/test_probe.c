@@ -5,12 +5,14 @@
 
 #include <criterion/criterion.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/io.h"
 #include "base/rng.h"
 #include "base/strbuf.h"
+#include "probe/probe_comm.h"
 #include "probe/probe_sim.h"
 #include "support/leaks.h"
 
@@ -297,4 +299,98 @@ AP_TEST(probe, thousands)
     expect_caps(&m, cap, cap);
     cr_expect_lt(m.result.seconds, 10, "%g s", m.result.seconds);
     clear(&m);
+}
+
+/* ---- the same over communicators, in real time: what is measured is this machine, so only its form is checked */
+
+#define THREADS 6
+
+struct worker {
+    struct ap_comm *comm;
+    struct ap_probe_result result;
+    struct ap_probe_places places;
+    ap_status status;
+    int nodes, sites;
+};
+
+static void *work(void *arg)
+{
+    struct worker *w = arg;
+    struct ap_probe_net *net = NULL;
+    struct ap_error err = {0};
+    struct ap_probe_options o = AP_PROBE_OPTIONS_QUICK;
+    o.seconds = 0.002;
+    o.lan_bytes = 1 << 18;
+    o.confirm = w->sites > 1;
+    o.repeats = w->sites > 1 ? 3 : 2;
+    w->places = (struct ap_probe_places){.ranks = THREADS, .nodes = w->nodes, .sites = w->sites};
+    w->places.node = calloc(THREADS, sizeof *w->places.node);
+    w->places.site = calloc(THREADS, sizeof *w->places.site);
+    if (w->places.node == NULL || w->places.site == NULL)
+        return NULL;
+    for (int r = 0; r < THREADS; r++)
+        w->places.node[r] = r * w->nodes / THREADS;
+    for (int i = 0; i < w->nodes && w->sites > 0; i++)
+        w->places.site[i] = i * w->sites / w->nodes;
+    w->status = ap_probe_comm_create(w->comm, &net);
+    if (w->status == AP_OK)
+        w->status = ap_probe_run(net, &o, &w->places, &w->result, &err);
+    ap_probe_comm_destroy(net, w->status == AP_OK);
+    ap_comm_destroy(w->comm);
+    return NULL;
+}
+
+static int count_kind(const struct ap_probe_result *r, int kind)
+{
+    int n = 0;
+    for (int64_t i = 0; i < r->count; i++)
+        n += r->samples[i].kind == kind;
+    return n;
+}
+
+static void over_threads(int nodes, int sites)
+{
+    struct worker w[THREADS] = {0};
+    struct ap_comm *comms[THREADS];
+    pthread_t id[THREADS];
+    cr_assert_eq(ap_comm_virtual(THREADS, comms), AP_OK);
+    for (int r = 0; r < THREADS; r++) {
+        w[r] = (struct worker){.comm = comms[r], .nodes = nodes, .sites = sites, .status = AP_ERR_BUG};
+        cr_assert_eq(pthread_create(&id[r], NULL, work, &w[r]), 0);
+    }
+    for (int r = 0; r < THREADS; r++)
+        pthread_join(id[r], NULL);
+    int per_node = THREADS / nodes, found = w[0].places.sites;
+    for (int r = 0; r < THREADS; r++) {
+        const struct ap_probe_result *res = &w[r].result;
+        cr_assert_eq(w[r].status, AP_OK, "rank %d: %s", r, ap_status_name(w[r].status));
+        cr_expect_eq(w[r].places.sites, found);
+        cr_assert_eq(res->count, w[0].result.count);
+        cr_expect_eq(memcmp(res->samples, w[0].result.samples, (size_t)res->count * sizeof *res->samples), 0,
+                     "every rank has the same samples");
+        cr_expect_eq(count_kind(res, AP_PROBE_NODE), nodes * 3 * per_node * (per_node - 1) / 2);
+        if (sites > 0) {
+            cr_expect_eq(count_kind(res, AP_PROBE_WAN), sites * (sites - 1));
+            cr_expect_eq(count_kind(res, AP_PROBE_FAR), sites * (sites - 1) / 2);
+            cr_expect_eq(count_kind(res, AP_PROBE_LOAD_IN), sites > 2 ? sites * (sites - 1) : 0);
+            cr_expect_eq(count_kind(res, AP_PROBE_LOAD_OUT), sites > 2 ? sites * (sites - 1) : 0);
+        } else {
+            cr_expect_eq(count_kind(res, AP_PROBE_NEAR), nodes * (nodes - 1) / 2);
+        }
+        for (int64_t i = 0; i < res->count; i++)
+            cr_expect(res->samples[i].rtt > 0 || res->samples[i].rate > 0 || res->samples[i].kind >= AP_PROBE_LOAD_OUT);
+    }
+    for (int r = 0; r < THREADS; r++) {
+        ap_probe_result_clear(&w[r].result);
+        free(w[r].places.node);
+        free(w[r].places.site);
+    }
+}
+
+AP_TEST(probe, over_communicators, .timeout = 60)
+{
+    over_threads(1, 1);
+    over_threads(3, 0);
+    over_threads(6, 3);
+    over_threads(3, 2);
 }
