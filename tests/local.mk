@@ -243,7 +243,7 @@ AP_PROBE_TESTS = tests/unit/test_link_sim tests/unit/test_probe
 check_PROGRAMS += $(AP_PROBE_TESTS)
 TESTS += $(AP_PROBE_TESTS)
 AP_PROBE_TEST_LDADD = src/probe/libap_probe.la src/wan/libap_wan.la src/parallel/libap_parallel.la src/plan/libap_plan.la \
-	src/text/libap_text.la src/base/libap_base.la $(YYJSON_LIBS) $(CRITERION_LIBS) -lpthread -lm
+	src/text/libap_text.la src/base/libap_base.la $(HWLOC_LIBS) $(YYJSON_LIBS) $(CRITERION_LIBS) -lpthread -lm
 tests_unit_test_link_sim_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests $(CRITERION_CFLAGS)
 tests_unit_test_link_sim_LDADD = $(AP_PROBE_TEST_LDADD)
 tests_unit_test_probe_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests $(CRITERION_CFLAGS) -DAP_TEST_INPUTS='"$(abs_srcdir)/inputs"'

@@ -350,8 +350,8 @@ ap_status ap_probe_run(struct ap_probe_net *net, const struct ap_probe_options *
 {
     *result = (struct ap_probe_result){0};
     struct ap_probe_run run = {.net = net, .opt = options, .places = places, .res = result};
-    if (options->pings < 1 || options->pings > AP_PROBE_PINGS_MAX || options->repeats < 1 || !(options->seconds > 0) ||
-        options->block < 1 || options->most_bytes < options->block)
+    if (options->pings < 1 || options->pings > AP_PROBE_PINGS_MAX || options->repeats < 1 || options->lan_repeats < 1 ||
+        !(options->seconds > 0) || options->block < 1 || options->most_bytes < options->block)
         return ap_error_set(err, AP_ERR_BUG, "options of the probe out of range");
     double begin = net->vt->now(net);
     ap_status status = measure(&run, places);

@@ -28,7 +28,8 @@ enum ap_probe_sample_kind {
 
 struct ap_probe_options {
     int pings;          /* round trips of a pair */
-    int repeats;        /* transfers of each size inside of sites */
+    int repeats;        /* transfers between sites that count, with confirm */
+    int lan_repeats;    /* transfers of each size inside of sites */
     double seconds;     /* how long a transfer between sites is to last */
     double lan_seconds; /* inside of sites sizes grow until one takes so long */
     int64_t lan_bytes;  /* or is so large */
@@ -40,6 +41,7 @@ struct ap_probe_options {
 #define AP_PROBE_OPTIONS_DEFAULT                                                                                       \
     ((struct ap_probe_options){.pings = 10,                                                                            \
                                .repeats = 3,                                                                           \
+                               .lan_repeats = 8,                                                                       \
                                .seconds = 0.2,                                                                         \
                                .lan_seconds = 3e-3,                                                                    \
                                .lan_bytes = 16 << 20,                                                                  \
@@ -51,6 +53,7 @@ struct ap_probe_options {
 #define AP_PROBE_OPTIONS_QUICK                                                                                         \
     ((struct ap_probe_options){.pings = 5,                                                                             \
                                .repeats = 2,                                                                           \
+                               .lan_repeats = 5,                                                                       \
                                .seconds = 0.05,                                                                        \
                                .lan_seconds = 1e-3,                                                                    \
                                .lan_bytes = 4 << 20,                                                                   \

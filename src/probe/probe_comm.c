@@ -302,7 +302,8 @@ static ap_status comm_next(struct ap_probe_net *net, struct ap_probe_event *even
     for (int64_t idle = 0;; idle++) {
         int found = 0;
         if (timer_due(m)) {
-            *event_p = (struct ap_probe_event){.kind = AP_PROBE_TIMER, .rank = m->comm->rank, .time = ap_clock_monotonic()};
+            *event_p =
+                (struct ap_probe_event){.kind = AP_PROBE_TIMER, .rank = m->comm->rank, .time = ap_clock_monotonic()};
             return AP_OK;
         }
         if (m->active_count == 0 && m->timer_count == 0)
@@ -344,7 +345,8 @@ static ap_status comm_share(struct ap_probe_net *net, struct ap_probe_sample **s
     if (status == AP_OK) {
         if (before > 0)
             memcpy(all, *samples_p, before);
-        status = ap_comm_allgatherv(m->comm, mine > 0 ? (char *)*samples_p + before : all + before, bytes, all + before);
+        status =
+            ap_comm_allgatherv(m->comm, mine > 0 ? (char *)*samples_p + before : all + before, bytes, all + before);
     }
     free(bytes);
     free(eights);

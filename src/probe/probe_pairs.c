@@ -112,7 +112,7 @@ static ap_status ask_inside(struct ap_probe_run *run, struct pairs *p)
 {
     struct pull *q = &p->pull;
     q->count = 1;
-    if (q->repeat == run->opt->repeats) {
+    if (q->repeat == run->opt->lan_repeats) {
         if (q->best >= run->opt->lan_seconds || q->bytes * LAN_GROWTH > run->opt->lan_bytes) {
             AP_TRY(finish(run, p));
             return send_note(run, p, AP_PROBE_LAST);
