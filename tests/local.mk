@@ -238,6 +238,8 @@ dist_check_SCRIPTS += $(AP_CLI_TESTS)
 TESTS += $(AP_CLI_TESTS)
 
 # ---- probe
+dist_check_SCRIPTS += tests/cli/probe_test.sh
+TESTS += tests/cli/probe_test.sh
 if AP_CRITERION
 AP_PROBE_TESTS = tests/unit/test_link_sim tests/unit/test_probe
 check_PROGRAMS += $(AP_PROBE_TESTS)

@@ -2,11 +2,13 @@
  * antipode probe: the machine under the processes that were started, measured and written down. */
 #include "config.h"
 
+#include <errno.h>
 #include <fnmatch.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/io.h"
@@ -250,8 +252,27 @@ static ap_status report(const struct probe *p, int json, struct ap_error *err)
     return st;
 }
 
+/* Before minutes are spent on what cannot be written. */
+static ap_status check_folder(const char *path, struct ap_error *err)
+{
+    char folder[512];
+    const char *slash = strrchr(path, '/');
+    snprintf(folder, sizeof folder, "%.*s", slash == NULL ? 1 : slash == path ? 1 : (int)(slash - path),
+             slash == NULL ? "." : path);
+    if (access(folder, W_OK) == 0)
+        return AP_OK;
+    return ap_error_set(err, AP_ERR_INPUT, "%.400s cannot be written: %.400s: %s", path, folder, strerror(errno));
+}
+
 static ap_status run(struct probe *p, int json, struct ap_error *err)
 {
+    ap_status folders = AP_OK;
+    if (p->world.comm->rank == 0) {
+        folders = check_folder(p->f->out, err);
+        if (folders == AP_OK && p->f->svg != NULL)
+            folders = check_folder(p->f->svg, err);
+    }
+    AP_TRY(ap_comm_agree(p->world.comm, folders, NULL, err));
     AP_TRY(gather_facts(p, err));
     AP_TRY(find_places(p, err));
     AP_TRY(measure(p, err));

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Pairs in turns. Inside of sites: round trips one after the other, then single messages of growing sizes, asked for
- * first by one side, then by the other. Between sites (whose round trips are known, and about how fast they are): both
- * sides ask at once, with their greeting, for a run of messages that lasts as long as it should, and for more where it
- * was the wrong length or nothing to go by. */
+ * first by one side, then by the other. Between sites (whose round trips are known, and about how fast they are) a side
+ * asks for runs of messages: with its greeting for one by the guess, then for more until two of them agree, then for
+ * those that count; and then the other side does (at once, the acknowledgements of a fast direction would take a part
+ * of a slow one). A quick probe asks once, both sides at once. */
 #include "config.h"
 
 #include <math.h>
@@ -18,6 +19,7 @@
 #define SEARCHES_MAX 6
 #define SKIPPED      0.25 /* of a run's messages, not in the fit */
 #define ENOUGH       8    /* points that a fit stands on; with fewer the run is made longer and tried again */
+#define BURST        1.5  /* the second half of a run is taken for no more than so many times the whole */
 #define LONGER       2.0
 #define RETRIES_MAX  3
 
@@ -155,7 +157,7 @@ static ap_status ask_final(struct ap_probe_run *run, struct pairs *p, enum ap_pr
 }
 
 /* The first run, by the guess if there is one. */
-static ap_status ask_first(struct ap_probe_run *run, struct pairs *p)
+static ap_status ask_first(struct ap_probe_run *run, struct pairs *p, enum ap_probe_note_kind kind)
 {
     struct pull *q = &p->pull;
     int from = ap_probe_site_of(run, p->peer), to = ap_probe_site_of(run, p->s.rank);
@@ -163,11 +165,11 @@ static ap_status ask_first(struct ap_probe_run *run, struct pairs *p)
     q->bytes = run->opt->block;
     q->count = AP_PROBE_FIRST;
     if (q->rate <= 0)
-        return ask(run, p, AP_PROBE_HELLO, 0);
+        return ask(run, p, kind, 0);
     int64_t most =
         q->bytes * q->count * GROWTH < run->opt->most_bytes ? q->bytes * q->count * GROWTH : run->opt->most_bytes;
     ap_probe_size(run->opt, q->rate, link_seconds(run, p), most, &q->bytes, &q->count);
-    return run->opt->confirm ? ask(run, p, AP_PROBE_HELLO, 0) : ask_final(run, p, AP_PROBE_HELLO);
+    return run->opt->confirm ? ask(run, p, kind, 0) : ask_final(run, p, kind);
 }
 
 /* The run that is over tells how large the next one is, and whether that counts. */
@@ -181,7 +183,9 @@ static ap_status ask_next(struct ap_probe_run *run, struct pairs *p)
            seconds = link_seconds(run, p);
     int64_t most = before * GROWTH < run->opt->most_bytes ? before * GROWTH : run->opt->most_bytes;
     q->rate = ap_probe_slope(q->times, q->count / 2, q->count - 1, q->bytes);
-    ap_probe_size(run->opt, q->rate, seconds, most, &q->bytes, &q->count);
+    /* What waited and then came in one go looks faster than the link is. */
+    double all = ap_probe_slope(q->times, 0, q->count - 1, q->bytes);
+    ap_probe_size(run->opt, fmin(q->rate, BURST * all), seconds, most, &q->bytes, &q->count);
     int steady = fabs(q->rate - other) <= STEADY * q->rate &&
                  (q->rate * seconds <= (double)most || most == run->opt->most_bytes);
     if (run->opt->confirm)
@@ -245,7 +249,8 @@ static ap_status next_round(struct ap_probe_run *run, struct pairs *p)
     p->pull = (struct pull){
         .times = kept.times, .times_room = kept.times_room, .m = kept.m, .t = kept.t, .points_room = kept.points_room};
     AP_TRY(run->net->vt->expect_note(run->net, p->s.rank, p->peer));
-    return g->kind == AP_PROBE_WAN ? ask_first(run, p) : send_note(run, p, AP_PROBE_HELLO);
+    int asks = g->kind == AP_PROBE_WAN && (!run->opt->confirm || g->me < p->partner);
+    return asks ? ask_first(run, p, AP_PROBE_HELLO) : send_note(run, p, AP_PROBE_HELLO);
 }
 
 static ap_status start(struct ap_probe_run *run, struct ap_probe_state *state)
@@ -286,9 +291,9 @@ static ap_status take_note(struct ap_probe_run *run, struct pairs *p, const stru
         AP_TRY(run->net->vt->expect_note(run->net, p->s.rank, p->peer));
     switch (e->note.kind) {
     case AP_PROBE_HELLO:
-        if (far)
+        if (far && e->note.count > 0)
             return run->net->vt->bulk(run->net, p->s.rank, p->peer, e->note.bytes, e->note.count);
-        return first ? ping(run, p) : AP_OK;
+        return !far && first ? ping(run, p) : AP_OK;
     case AP_PROBE_PING:
         return send_note(run, p, AP_PROBE_PONG);
     case AP_PROBE_PONG:
@@ -296,7 +301,7 @@ static ap_status take_note(struct ap_probe_run *run, struct pairs *p, const stru
     case AP_PROBE_PULL:
         return run->net->vt->bulk(run->net, p->s.rank, p->peer, e->note.bytes, e->note.count);
     case AP_PROBE_LAST:
-        return far || first ? AP_OK : ask_inside(run, p);
+        return first ? AP_OK : far ? ask_first(run, p, AP_PROBE_PULL) : ask_inside(run, p);
     default:
         return AP_ERR_BUG;
     }

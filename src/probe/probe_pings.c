@@ -8,7 +8,6 @@
 
 #include "probe/probe_impl.h"
 
-#define GAP   2e-3  /* s between two pings: each is to meet its own jitter */
 #define SLOT  20e-3 /* s between two questions for messages */
 #define ALIKE 0.1   /* a guess is made if both halves have the same pace */
 
@@ -76,7 +75,7 @@ static ap_status tick(struct ap_probe_run *run, struct pings *p)
         AP_TRY(net->vt->note(net, p->s.rank, g->members[i], &ping));
         p->ticking |= t->sent < p->count;
     }
-    return p->ticking ? net->vt->timer(net, p->s.rank, GAP) : AP_OK;
+    return p->ticking ? net->vt->timer(net, p->s.rank, run->opt->ping_gap) : AP_OK;
 }
 
 /* The next member whose round trips are done, beginning with the one behind me: all begin with another one. */

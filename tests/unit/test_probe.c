@@ -6,6 +6,7 @@
 #include <criterion/criterion.h>
 #include <math.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,6 +14,7 @@
 #include "base/rng.h"
 #include "base/strbuf.h"
 #include "probe/probe_comm.h"
+#include "probe/probe_report.h"
 #include "probe/probe_sim.h"
 #include "support/leaks.h"
 
@@ -295,10 +297,87 @@ AP_TEST(probe, thousands)
     }
     measure(&m, 1, 0, &o, 1);
     cr_expect_eq(m.places.ranks, 4096);
-    cr_log_info("%d ranks: %.2f s of simulated time", m.places.ranks, m.result.seconds);
+    cr_log_warn("%d ranks: %.2f s of simulated time", m.places.ranks, m.result.seconds);
     expect_true(&m);
     expect_caps(&m, cap, cap);
     cr_expect_lt(m.result.seconds, 10, "%g s", m.result.seconds);
+    clear(&m);
+}
+
+/* ---- what is written */
+
+static struct ap_probe_fact *invent_facts(const struct machine *m)
+{
+    struct ap_probe_fact *facts = calloc((size_t)m->places.ranks, sizeof *facts);
+    cr_assert_not_null(facts);
+    for (int r = 0; r < m->places.ranks; r++) {
+        int node = m->places.node[r];
+        facts[r] = (struct ap_probe_fact){.flops = 1e11 * (1 + node % 2), .memory = 8e9, .memory_bandwidth = 2e10};
+        /* Names that the format cannot hold, one of them twice. */
+        snprintf(facts[r].host, sizeof facts[r].host, "%s", node < 2 ? "al,pha 1" : "");
+        if (node >= 2)
+            snprintf(facts[r].host, sizeof facts[r].host, "beta<%d>", node);
+        snprintf(facts[r].device, sizeof facts[r].device, "cpu");
+        snprintf(facts[r].place, sizeof facts[r].place, "socket 0, NUMA %d", r % 2);
+    }
+    return facts;
+}
+
+static int count_text(const char *text, const char *what)
+{
+    int n = 0;
+    for (const char *at = text; (at = strstr(at, what)) != NULL; at += strlen(what))
+        n++;
+    return n;
+}
+
+AP_TEST(probe, written_and_read_back)
+{
+    struct ap_probe_options o = AP_PROBE_OPTIONS_QUICK;
+    struct ap_error err = {0};
+    struct machine m;
+    make(&m, "src,dst,delay_ms,rate_mbit\na,b,10,400\nb,a,10,100\na,c,60,200\nb,c,55,200\n", 3);
+    m.sites[1].egress_mbit = 150;
+    measure(&m, 3, 0, &o, 1);
+    struct ap_probe_fact *facts = invent_facts(&m);
+    struct ap_probe_report r = {&m.places, &m.result, facts, NULL, "2026-11-25T09:00:00Z"};
+    struct ap_topology *t = NULL, *back = NULL;
+    cr_assert_eq(ap_probe_report_topology(&r, &t, &err), AP_OK, "%s", err.text);
+    cr_expect_str_eq(t->nodes[0].name, "al-pha-1");
+    cr_expect_str_eq(t->nodes[1].name, "al-pha-1-2");
+    cr_expect_str_eq(t->sites[0].name, "al-pha");
+    cr_expect_str_eq(t->sites[1].name, "beta");
+    cr_expect_str_eq(t->sites[2].name, "beta-2");
+    expect_rate(t->wan[0 * 3 + 1].bandwidth, 400e6 / 8, "link", 0, 1);
+    expect_rate(t->wan[1 * 3 + 0].bandwidth, 100e6 / 8, "link", 1, 0);
+    expect_rate(t->sites[1].egress, 150e6 / 8, "egress", 1, 1);
+    char *csv = ap_probe_report_csv(&r, t), *text = ap_probe_report_text(&r, t), *json = ap_probe_report_json(&r, t);
+    char *svg = ap_probe_report_svg(&r, t);
+    cr_assert(csv != NULL && text != NULL && json != NULL && svg != NULL);
+    cr_assert_eq(ap_topology_parse("topology.csv", csv, strlen(csv), &back, &err), AP_OK, "%s", err.text);
+    cr_expect_str_eq(back->date, r.date);
+    cr_expect_eq(back->rank_count, m.places.ranks);
+    cr_expect_eq(back->guessed_links, 0);
+    for (int a = 0; a < t->node_count; a++)
+        for (int b = 0; b < t->node_count; b++) {
+            struct ap_topo_link x = ap_topology_link(t, a, b), y = ap_topology_link(back, a, b);
+            cr_expect(fabs(x.latency - y.latency) < 1e-9 && fabs(x.bandwidth / y.bandwidth - 1) < 1e-9, "%d %d", a, b);
+        }
+    cr_expect_not_null(strstr(csv, "# rank 0: host al,pha 1, socket 0, NUMA 0, device cpu\n"));
+    cr_expect_not_null(strstr(text, "14 ranks on 7 nodes at 3 sites"), "%s", text);
+    cr_expect_not_null(strstr(text, "asymmetric: al-pha to beta "), "%s", text);
+    cr_expect_not_null(strstr(text, "regions: 2, within 20"), "%s", text);
+    cr_expect_not_null(strstr(json, "\"egress_gbit_per_s\": 0.1"), "%s", json);
+    cr_expect_eq(count_text(svg, "<rect"), 1 + 2 * (14 * 14 + 48));
+    cr_expect_eq(count_text(svg, "<text"), count_text(svg, "</text>"));
+    cr_expect_eq(count_text(svg, "beta<"), 0, "text is escaped");
+    free(csv);
+    free(text);
+    free(json);
+    free(svg);
+    free(facts);
+    ap_topology_destroy(t);
+    ap_topology_destroy(back);
     clear(&m);
 }
 
