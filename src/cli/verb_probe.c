@@ -257,7 +257,10 @@ static ap_status check_folder(const char *path, struct ap_error *err)
 {
     char folder[512];
     const char *slash = strrchr(path, '/');
-    snprintf(folder, sizeof folder, "%.*s", slash == NULL ? 1 : slash == path ? 1 : (int)(slash - path),
+    snprintf(folder, sizeof folder, "%.*s",
+             slash == NULL   ? 1
+             : slash == path ? 1
+                             : (int)(slash - path),
              slash == NULL ? "." : path);
     if (access(folder, W_OK) == 0)
         return AP_OK;
