@@ -248,3 +248,18 @@ AP_CLI_TESTS = tests/cli/verbs_test.sh tests/cli/job_test.sh tests/cli/plan_test
 EXTRA_DIST += tests/support/routes_lp.py
 dist_check_SCRIPTS += $(AP_CLI_TESTS)
 TESTS += $(AP_CLI_TESTS)
+
+# ---- probe
+dist_check_SCRIPTS += tests/cli/probe_test.sh
+TESTS += tests/cli/probe_test.sh
+if AP_CRITERION
+AP_PROBE_TESTS = tests/unit/test_link_sim tests/unit/test_probe
+check_PROGRAMS += $(AP_PROBE_TESTS)
+TESTS += $(AP_PROBE_TESTS)
+AP_PROBE_TEST_LDADD = src/probe/libap_probe.la src/wan/libap_wan.la src/parallel/libap_parallel.la src/plan/libap_plan.la \
+	src/text/libap_text.la src/base/libap_base.la $(HWLOC_LIBS) $(YYJSON_LIBS) $(CRITERION_LIBS) -lpthread -lm
+tests_unit_test_link_sim_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests $(CRITERION_CFLAGS)
+tests_unit_test_link_sim_LDADD = $(AP_PROBE_TEST_LDADD)
+tests_unit_test_probe_CPPFLAGS = $(AM_CPPFLAGS) -I$(srcdir)/tests $(CRITERION_CFLAGS) -DAP_TEST_INPUTS='"$(abs_srcdir)/inputs"'
+tests_unit_test_probe_LDADD = $(AP_PROBE_TEST_LDADD)
+endif

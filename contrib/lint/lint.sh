@@ -92,7 +92,7 @@ awk -F: '
 # Layers: a directory may include its own headers and those above it in this order.
 awk -F: '
     BEGIN {
-        n = split("base monitor backend quant text plan state wan parallel model hf ckpt train", order, " ")
+        n = split("base monitor backend quant text plan state wan parallel probe model hf ckpt train", order, " ")
         for (i = 1; i <= n; i++) rank[order[i]] = i
         side["launch"] = side["prep"] = side["view"] = " base monitor text plan "
     }

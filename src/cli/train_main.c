@@ -19,6 +19,7 @@ static const struct {
     {&ap_verb_desc_eval, ap_tverb_eval},
     {&ap_verb_desc_selftest, ap_tverb_selftest},
     {&ap_verb_desc_bench, ap_tverb_bench},
+    {&ap_verb_desc_probe, ap_tverb_probe},
 };
 
 /* For doctor: start MPI, add one of every rank, tell how many there were. */

@@ -23,9 +23,9 @@ const struct ap_verb ap_verb_desc_help = {
 const struct ap_verb *const *ap_verbs(size_t *count_p)
 {
     static const struct ap_verb *const all[] = {
-        &ap_verb_desc_run,    &ap_verb_desc_train,    &ap_verb_desc_eval,  &ap_verb_desc_prep,
-        &ap_verb_desc_plan,   &ap_verb_desc_routes,   &ap_verb_desc_ckpt,  &ap_verb_desc_schema,
-        &ap_verb_desc_doctor, &ap_verb_desc_selftest, &ap_verb_desc_bench, &ap_verb_desc_help,
+        &ap_verb_desc_run,      &ap_verb_desc_train,  &ap_verb_desc_eval, &ap_verb_desc_prep,   &ap_verb_desc_probe,
+        &ap_verb_desc_plan,     &ap_verb_desc_routes, &ap_verb_desc_ckpt, &ap_verb_desc_schema, &ap_verb_desc_doctor,
+        &ap_verb_desc_selftest, &ap_verb_desc_bench,  &ap_verb_desc_help,
     };
     *count_p = sizeof all / sizeof all[0];
     return all;

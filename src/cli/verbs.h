@@ -59,13 +59,21 @@ struct ap_bench_flags {
     int recompute;
     char *trace, *trace_steps;
 };
+struct ap_probe_flags {
+    char *out, *svg, *sites, *backend, *dtype;
+    int quick;
+    int64_t threads;
+    double seconds;
+};
 extern const struct ap_verb ap_verb_desc_selftest;
 extern const struct ap_verb ap_verb_desc_bench;
+extern const struct ap_verb ap_verb_desc_probe;
 /* argv[0] is the verb's name. They start and end MPI themselves (parallel/world.h), after their command line
  * and job file have been found good: a mistake there ends the process without MPI. */
 int ap_tverb_train(int argc, char **argv);
 int ap_tverb_eval(int argc, char **argv);
 int ap_tverb_selftest(int argc, char **argv);
 int ap_tverb_bench(int argc, char **argv);
+int ap_tverb_probe(int argc, char **argv);
 
 #endif

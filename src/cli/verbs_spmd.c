@@ -182,3 +182,78 @@ const struct ap_verb ap_verb_desc_bench = {
     .flags = bench_flags,
     .flag_count = sizeof bench_flags / sizeof bench_flags[0],
 };
+
+static const struct ap_option probe_flags[] = {
+    {.key = "out",
+     .kind = AP_OPT_PATH,
+     .offset = offsetof(struct ap_probe_flags, out),
+     .fallback = "topology.csv",
+     .doc = "The measured machine, for 'antipode plan JOB --topology'; a file of that name is replaced."},
+    {.key = "svg",
+     .kind = AP_OPT_PATH,
+     .offset = offsetof(struct ap_probe_flags, svg),
+     .doc = "Write a heat map of round trips and bandwidths to this file."},
+    {.key = "sites",
+     .kind = AP_OPT_TEXT,
+     .offset = offsetof(struct ap_probe_flags, sites),
+     .default_words = "found by the round trips between nodes",
+     .doc =
+         "Which hosts are which site: NAME=PATTERN,NAME=PATTERN with patterns of host names as the shell knows them; a "
+         "name may come more than once, the first pattern that fits counts."},
+    {.key = "quick",
+     .kind = AP_OPT_BOOL,
+     .offset = offsetof(struct ap_probe_flags, quick),
+     .fallback = "false",
+     .doc = "A fifth of the time: shorter transfers, each once. Links that lose packets, or whose connections open up "
+            "slowly, may come out too slow."},
+    {.key = "seconds",
+     .kind = AP_OPT_REAL,
+     .offset = offsetof(struct ap_probe_flags, seconds),
+     .fallback = "auto",
+     .min = 0.001,
+     .max = 60,
+     .flags = AP_OPT_AUTO,
+     .default_words = "0.3, with --quick 0.05",
+     .doc = "Length of a transfer between two sites; longer ones see more of what varies."},
+    {.key = "backend",
+     .kind = AP_OPT_TEXT,
+     .offset = offsetof(struct ap_probe_flags, backend),
+     .fallback = "auto",
+     .choices = "auto|cpu|onednn|cuda|reference",
+     .doc = "Backend whose matrix product is the speed of a rank."},
+    {.key = "dtype",
+     .kind = AP_OPT_TEXT,
+     .offset = offsetof(struct ap_probe_flags, dtype),
+     .fallback = "f32",
+     .choices = "f32|bf16",
+     .doc = "Data type of that product: the one of the training."},
+    {.key = "threads",
+     .kind = AP_OPT_INT,
+     .offset = offsetof(struct ap_probe_flags, threads),
+     .fallback = "auto",
+     .min = 1,
+     .max = 1024,
+     .flags = AP_OPT_AUTO,
+     .doc = "Threads of each process for it."},
+};
+
+const struct ap_verb ap_verb_desc_probe = {
+    .name = "probe",
+    .operands = "",
+    .takes = AP_VERB_JSON,
+    .summary = "measure the machine: speed of ranks, latency and bandwidth between them",
+    .doc = "Started on all processes by mpirun or srun: 'mpirun -n 16 antipode probe'. Measures the speed of every "
+           "rank, and "
+           "the links on three levels: inside nodes, between the nodes of a site, between sites. In every round each "
+           "rank has one partner, so that nothing is measured while something else runs over the same link; then every "
+           "site "
+           "sends to all others at once, and receives from all at once, which shows the caps of sites.\n\n"
+           "Writes the machine to topology.csv, from which 'antipode plan JOB --topology topology.csv' arranges a job, "
+           "and "
+           "prints what it found: levels, sites with their caps, links whose directions differ, regions. The method "
+           "is in docs/probe.md.\n\n"
+           "  mpirun -n 16 antipode probe --svg machine.svg\n"
+           "  mpirun --host a1,a2,b1 antipode probe --sites 'oslo=a*,perth=b*' --quick",
+    .flags = probe_flags,
+    .flag_count = sizeof probe_flags / sizeof probe_flags[0],
+};

@@ -74,6 +74,12 @@ ap_status ap_comm_wait(struct ap_comm *c, struct ap_comm_request *r)
     return c->vt->wait(c, r);
 }
 
+ap_status ap_comm_test(struct ap_comm *c, struct ap_comm_request *r, int *done_p)
+{
+    *done_p = 1;
+    return c->vt->test(c, r, done_p);
+}
+
 ap_status ap_comm_split(struct ap_comm *c, int color, int key, struct ap_comm **out)
 {
     return c->vt->split(c, color, key, out);

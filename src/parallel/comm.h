@@ -47,6 +47,7 @@ struct ap_comm_ops {
     ap_status (*send_start)(struct ap_comm *c, struct ap_comm_request *r);
     ap_status (*recv_start)(struct ap_comm *c, struct ap_comm_request *r);
     ap_status (*wait)(struct ap_comm *c, struct ap_comm_request *r);
+    ap_status (*test)(struct ap_comm *c, struct ap_comm_request *r, int *done_p);
     /* New communicator of the ranks with one color, ordered by (key, old rank). color < 0: *out = NULL. */
     ap_status (*split)(struct ap_comm *c, int color, int key, struct ap_comm **out);
     void (*destroy)(struct ap_comm *c); /* not collective */
@@ -80,6 +81,8 @@ ap_status ap_comm_send_start(struct ap_comm *c, const void *data, int64_t bytes,
 ap_status ap_comm_recv_start(struct ap_comm *c, void *data, int64_t bytes, int from, int tag,
                              struct ap_comm_request *r);
 ap_status ap_comm_wait(struct ap_comm *c, struct ap_comm_request *r);
+/* Does not block: *done_p 1 means that the wait is over, 0 that it is still to come. Not AP_OK: over as well. */
+ap_status ap_comm_test(struct ap_comm *c, struct ap_comm_request *r, int *done_p);
 ap_status ap_comm_split(struct ap_comm *c, int color, int key, struct ap_comm **out);
 /* After work that can fail on some ranks only: every rank gets the status of the lowest rank whose local
  * status is not AP_OK, and *rank_p that rank (-1: all AP_OK); err (if given) is made the same everywhere. */

@@ -177,6 +177,26 @@ static ap_status mpi_wait(struct ap_comm *c, struct ap_comm_request *r)
     return st == AP_OK && !r->sends && got != r->bytes ? AP_ERR_BUG : st;
 }
 
+static ap_status mpi_test(struct ap_comm *c, struct ap_comm_request *r, int *done_p)
+{
+    (void)c;
+    MPI_Request q[AP_COMM_PIECES];
+    MPI_Status status[AP_COMM_PIECES];
+    int64_t got = 0;
+    for (int i = 0; i < r->pieces; i++)
+        memcpy(&q[i], &r->piece[i], sizeof(MPI_Request));
+    AP_TRY(check(MPI_Testall(r->pieces, q, done_p, status), "MPI_Testall"));
+    if (!*done_p)
+        return AP_OK;
+    for (int i = 0; i < r->pieces && !r->sends; i++) {
+        int n = 0;
+        AP_TRY(check(MPI_Get_count(&status[i], MPI_BYTE, &n), "MPI_Get_count"));
+        got += n;
+    }
+    r->pieces = 0;
+    return !r->sends && got != r->bytes ? AP_ERR_BUG : AP_OK;
+}
+
 static ap_status mpi_split(struct ap_comm *c, int color, int key, struct ap_comm **out)
 {
     struct mpi_impl *m = c->impl;
@@ -218,6 +238,7 @@ static const struct ap_comm_ops mpi_ops = {
     .send_start = start,
     .recv_start = start,
     .wait = mpi_wait,
+    .test = mpi_test,
     .split = mpi_split,
     .destroy = mpi_destroy,
 };

@@ -216,6 +216,15 @@ static ap_status virtual_wait(struct ap_comm *c, struct ap_comm_request *r)
     return state == DONE ? AP_OK : state == MISMATCH ? AP_ERR_BUG : AP_ERR_COMM;
 }
 
+static ap_status virtual_test(struct ap_comm *c, struct ap_comm_request *r, int *done_p)
+{
+    struct group *g = c->impl;
+    pthread_mutex_lock(&g->lock);
+    *done_p = r->state != WAITING || g->slots[r->sends ? r->receiver : r->sender].left;
+    pthread_mutex_unlock(&g->lock);
+    return *done_p ? virtual_wait(c, r) : AP_OK;
+}
+
 /* Place of `rank` among the ranks of its color, ordered by (key, rank). */
 static int split_place(const struct group *g, int rank, int *count_p)
 {
@@ -283,6 +292,7 @@ static const struct ap_comm_ops virtual_ops = {
     .send_start = virtual_start,
     .recv_start = virtual_start,
     .wait = virtual_wait,
+    .test = virtual_test,
     .split = virtual_split,
     .destroy = virtual_destroy,
 };

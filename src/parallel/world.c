@@ -47,6 +47,9 @@ static ap_status start_mpi(struct ap_world *w, struct ap_error *err)
         return ap_error_set(err, AP_ERR_ENV, "MPI_Comm_split_type failed");
     MPI_Comm_rank(node, &w->node_rank);
     MPI_Comm_size(node, &w->node_ranks);
+    MPI_Comm_rank(dup, &w->node_first);
+    if (MPI_Bcast(&w->node_first, 1, MPI_INT, 0, node) != MPI_SUCCESS)
+        return ap_error_set(err, AP_ERR_ENV, "MPI_Bcast inside a node failed");
     MPI_Comm_free(&node);
     int len = 0;
     char text[MPI_MAX_LIBRARY_VERSION_STRING] = "";

@@ -10,6 +10,7 @@ struct ap_world {
     struct ap_comm *comm; /* a duplicate of the world, owned */
     int node_ranks;       /* ranks on this node */
     int node_rank;        /* mine among them */
+    int node_first;       /* rank of the first of them in comm: the same for all of a node, and for no others */
     char mpi_version[96]; /* "Open MPI v5.0.7", "none" without MPI: for the record of the environment */
 };
 

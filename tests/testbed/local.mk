@@ -13,8 +13,8 @@ tests_testbed_testbed_LDADD = src/wan/libap_wan.la src/plan/libap_plan.la src/ba
 tests_testbed_wanprobe_SOURCES = tests/testbed/wanprobe.c
 EXTRA_DIST += tests/testbed/README.md tests/testbed/lib.sh tests/testbed/up tests/testbed/down tests/testbed/in \
 	tests/testbed/ctl tests/testbed/mpirun tests/testbed/mpi_agent
-dist_check_SCRIPTS += tests/testbed/accuracy_test.sh tests/testbed/bed_test.sh tests/testbed/mpi_test.sh
-TESTS += tests/testbed/accuracy_test.sh tests/testbed/bed_test.sh tests/testbed/mpi_test.sh
+dist_check_SCRIPTS += tests/testbed/accuracy_test.sh tests/testbed/bed_test.sh tests/testbed/mpi_test.sh tests/testbed/probe_test.sh
+TESTS += tests/testbed/accuracy_test.sh tests/testbed/bed_test.sh tests/testbed/mpi_test.sh tests/testbed/probe_test.sh
 if AP_CRITERION
 check_PROGRAMS += tests/unit/test_link
 TESTS += tests/unit/test_link
