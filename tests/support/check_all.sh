@@ -150,7 +150,7 @@ part_tidy()
 
 part_sanitizer-build()
 {
-    build sanitizer "ccache gcc" --enable-sanitizer --without-cuda CFLAGS='-O2 -g'
+    build sanitizer "ccache gcc" --enable-sanitizer --without-cuda CFLAGS='-O1 -g1'
 }
 
 part_sanitizer()
