@@ -31,4 +31,7 @@ if [ ! -e Makefile ] || [ "$(cat configured 2> /dev/null)" != "$want" ]; then
     "$tree/configure" -q --enable-maintainer-mode "$@" > "$log" 2>&1 || fail configure
     printf '%s\n' "$want" > configured
 fi
-make -s -j"$(nproc)" ${TARGET:+"$TARGET"} > "$log" 2>&1 < /dev/null || fail make
+# Under a make that hands out jobs, as many as it gives.
+jobs=-j$(nproc)
+[[ ${MAKEFLAGS:-} != *jobserver* ]] || jobs=
+make -s ${jobs:+"$jobs"} ${TARGET:+"$TARGET"} > "$log" 2>&1 < /dev/null || fail make

@@ -209,7 +209,7 @@ TESTS += tests/cli/ckpt_test.sh tests/cli/ckpt_h5py_test.sh
 endif
 
 # ---- base, plan, cli
-EXTRA_DIST += tests/support/leaks.h tests/support/expect.sh
+EXTRA_DIST += tests/support/fewer.h tests/support/leaks.h tests/support/expect.sh
 if AP_CRITERION
 AP_BASE_TESTS = tests/unit/test_base tests/unit/test_io_pool tests/unit/test_options tests/unit/test_model_config tests/unit/test_job \
 	tests/unit/test_synth tests/unit/test_wan_matrix tests/unit/test_topology tests/unit/test_cluster tests/unit/test_layout \

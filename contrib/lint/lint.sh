@@ -29,6 +29,8 @@ code()
                     if (!end) break
                     line = substr(line, end + 2); in_comment = 0; continue
                 }
+                if (!match(line, /["\047\/]/)) { out = out line; break }
+                if (RSTART > 1) { out = out substr(line, 1, RSTART - 1); line = substr(line, RSTART) }
                 if (match(line, /^"([^"\\]|\\.)*"/)) { out = out "\"\""; line = substr(line, RLENGTH + 1); continue }
                 if (match(line, /^\047([^\047\\]|\\.)*\047/)) { out = out "0"; line = substr(line, RLENGTH + 1); continue }
                 two = substr(line, 1, 2)
@@ -108,26 +110,23 @@ awk -F: '
         if (!(from in rank) || !(to in rank) || rank[to] > rank[from]) print
     }' "$stripped" | report "include against the layer order"
 
-# Heads, sizes, names.
-for file in "${all[@]}" $(find src tests bench contrib containers inputs man m4 jobscripts docs -type f \
-    \( -name '*.sh' -o -name '*.mk' -o -name '*.m4' -o -name '*.py' -o -name '*.yaml' -o -name 'Containerfile' -o -name '*.def' \) 2> /dev/null | sort); do
-    # libtool writes its own macros; fuzz corpora and test inputs are data, some of them broken on purpose.
-    case $file in m4/lt* | m4/libtool.m4 | tests/fuzz/corpus*/* | tests/data/* | tests/cli/data/*) continue ;; esac
-    head -n 5 "$file" | grep -q 'SPDX-License-Identifier: Apache-2.0' || echo "$file:1:" | report "no SPDX line in the first five"
-done
-for file in "${all[@]}"; do
-    lines=$(wc -l < "$file")
-    [ "$lines" -le $max_lines ] || echo "$file:$lines:" | report "more than $max_lines lines"
-done
-for file in "${product[@]}"; do
-    case $file in
-    *.c | *.cu)
-        first=$(grep -m1 -nE '^[[:space:]]*#[[:space:]]*include' "$file")
-        [[ -z $first || $first == *'"config.h"'* ]] || echo "$file:$first" | report "config.h is not the first include"
-        ;;
-    esac
-    sed -n '2,4p' "$file" | grep -v '^#' | grep -q '[a-z]' || echo "$file:2:" | report "no comment that says the file's job"
-done
+# Heads, sizes, names. One process over all files: there are many.
+# libtool writes its own macros; fuzz corpora and test inputs are data, some of them broken on purpose.
+find src tests bench contrib containers inputs man m4 jobscripts docs -type f \( -name '*.sh' -o -name '*.mk' -o -name '*.m4' \
+    -o -name '*.py' -o -name '*.yaml' -o -name 'Containerfile' -o -name '*.def' \) 2> /dev/null | cat "$sources" - |
+    grep -Ev '^(m4/lt[^/]*|m4/libtool\.m4|tests/fuzz/corpus[^/]*/.*|tests/data/.*|tests/cli/data/.*)$' | sort -u | tr '\n' '\0' |
+    xargs -0 awk '
+        FNR <= 5 && /SPDX-License-Identifier: Apache-2.0/ { found[FILENAME] = 1 }
+        END { for (i = 1; i < ARGC; i++) if (!(ARGV[i] in found)) print ARGV[i] ":1:" }' | report "no SPDX line in the first five"
+awk -v max=$max_lines 'FNR == max + 1 { print FILENAME ":" FNR ":" }' "${all[@]}" | report "more than $max_lines lines"
+awk '
+    /^[[:space:]]*#[[:space:]]*include/ && FILENAME ~ /\.(c|cu)$/ && !(FILENAME in first) {
+        first[FILENAME] = 1
+        if (index($0, "\"config.h\"") == 0) print FILENAME ":" FNR ":" $0
+    }' "${product[@]}" | report "config.h is not the first include"
+awk '
+    FNR >= 2 && FNR <= 4 && !/^#/ && /[a-z]/ { told[FILENAME] = 1 }
+    END { for (i = 1; i < ARGC; i++) if (!(ARGV[i] in told)) print ARGV[i] ":2:" }' "${product[@]}" | report "no comment that says the file's job"
 # File stems are unique, so that a name in a message or a debugger says which file; header and source share one.
 printf '%s\n' "${product[@]}" | sed -E 's|\.[a-z]+$||' | sort -u | awk -F/ '
     { stem = $NF; if (stem in seen) print $0 ":1:also " seen[stem]; else seen[stem] = $0 }' | report "stem used twice"

@@ -12,7 +12,7 @@
 #include "base/suggest.h"
 #include "cli/cli.h"
 
-/* A rank that is not the first waits so long before it ends with an error. */
+/* A rank that is not the first waits no longer than this before it ends with an error. */
 #define HOLD_BACK_SECONDS 3
 
 /* One parse under way: the words not yet taken. */
@@ -168,21 +168,32 @@ int ap_cli_launcher_rank(void)
     return -1;
 }
 
+static void live_on(int signal_number)
+{
+    (void)signal_number;
+}
+
 int ap_cli_end(ap_status status, const struct ap_error *err)
 {
     char text[2400];
     if (status == AP_OK)
         return AP_EXIT_OK;
-    /* A launcher ends all ranks at the first one that fails; each is to end with its own code all the same. */
-    signal(SIGTERM, SIG_IGN);
-    /* A mistake that every rank sees is told by the first. The others hold back, so that its message is out before
-     * a launcher sees the first failure. */
+    /* A launcher ends all ranks by SIGTERM at the first one that fails; each is to end with its own code all the same.
+     * A handler of ours and not SIG_IGN, which would forget a signal that is pending. */
+    struct sigaction act = {.sa_handler = live_on, .sa_flags = SA_RESTART};
+    sigset_t term;
+    sigemptyset(&term);
+    sigaddset(&term, SIGTERM);
+    sigprocmask(SIG_BLOCK, &term, NULL);
+    sigaction(SIGTERM, &act, NULL);
+    /* A mistake that every rank sees is told by the first. The others hold back until the launcher sends SIGTERM
+     * because the first has ended: its message is out then, and it is the first failure that the launcher sees. */
     if (ap_cli_launcher_rank() <= 0) {
         ap_error_format(err, text, sizeof text);
         ap_error_log("%s", text);
     } else {
-        struct timespec wait = {.tv_sec = HOLD_BACK_SECONDS};
-        nanosleep(&wait, NULL);
+        struct timespec longest = {.tv_sec = HOLD_BACK_SECONDS};
+        sigtimedwait(&term, NULL, &longest);
     }
     return ap_status_exit_code(status);
 }

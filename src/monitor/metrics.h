@@ -23,7 +23,7 @@ struct ap_metrics {
     double valid_loss;
 
     double tokens_per_s, step_ms, compute_ms, lan_ms, ckpt_ms, data_ms, eval_ms;
-    double mfu;     /* fraction of the measured peak */
+    double mfu;     /* fraction of the peak, measured or given */
     int64_t memory; /* largest resident size of a rank, bytes */
     int64_t ranks;
 };

@@ -75,6 +75,7 @@ struct ap_job {
     } eval; /* every 0: at the end only; sequences: how many of valid */
     struct {
         int64_t log_every;
+        double peak_gflops; /* of all ranks together, for MFU; NaN: measured */
     } monitor;
     struct {
         int64_t nan_steps;

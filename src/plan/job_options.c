@@ -398,6 +398,16 @@ static const struct ap_option options[] = {
      .max = 1e9,
      .unit = "steps",
      .doc = "Steps between lines on the terminal; metrics.jsonl has every step."},
+    {.key = "monitor.peak_gflops",
+     .kind = AP_OPT_REAL,
+     .offset = AT(monitor.peak_gflops),
+     .fallback = "auto",
+     .min = 0,
+     .max = 1e15,
+     .unit = "GFLOP/s",
+     .flags = AP_OPT_AUTO | AP_OPT_ABOVE_MIN,
+     .doc = "What MFU is relative to, of all processes together: the maker's figure, say. auto measures a matrix "
+            "product on all processes at once, at each start."},
 
     {.key = "limits.nan_steps",
      .kind = AP_OPT_INT,

@@ -244,6 +244,10 @@ static ap_status measure_peak(struct ap_trainer *t, struct ap_error *err)
 {
     static const int64_t sizes[] = {96, 512};
     double best = 0;
+    t->flops_per_token = ap_model_train_flops_per_token(&t->job->model.cfg, t->len);
+    t->peak_flops = t->job->monitor.peak_gflops * 1e9;
+    if (!isnan(t->peak_flops))
+        return AP_OK;
     AP_TRY(ap_comm_barrier(t->comm));
     int plain = strcmp(t->backend_name, "reference") == 0;
     ap_status st = AP_OK;
@@ -258,7 +262,6 @@ static ap_status measure_peak(struct ap_trainer *t, struct ap_error *err)
     int64_t sum = (int64_t)best;
     AP_TRY(ap_comm_sum_i64(t->comm, &sum, 1));
     t->peak_flops = (double)sum;
-    t->flops_per_token = ap_model_train_flops_per_token(&t->job->model.cfg, t->len);
     return AP_OK;
 }
 
@@ -317,8 +320,9 @@ static void announce(struct ap_trainer *t)
         job->name, job->model.cfg.name, (double)n.total / 1e6, (double)(n.total + n.mtp) / 1e6, (double)n.active / 1e6,
         (long long)job->train_steps, (long long)job->batch.global_sequences, (long long)t->len, t->comm->size,
         t->comm->size == 1 ? "" : "s", pool, t->backend_name, t->env.isa, (unsigned long long)job->seed);
-    ap_info("MFU is relative to %.1f GFLOP/s, measured now with a plain GEMM on all ranks at once",
-            t->peak_flops / 1e9);
+    ap_info("MFU is relative to %.1f GFLOP/s, %s", t->peak_flops / 1e9,
+            isnan(job->monitor.peak_gflops) ? "measured now with a plain GEMM on all ranks at once"
+                                            : "as the job says");
     const int *axes = t->mesh->shape.size;
     if (axes[AP_AXIS_DATA] != t->comm->size)
         ap_info("mesh: data %d x expert %d x tensor %d x pipeline %d", axes[AP_AXIS_DATA], axes[AP_AXIS_EXPERT],

@@ -115,7 +115,7 @@ static ap_status write_summary(struct ap_trainer *t, const struct ending *e, str
     ap_json_real(&j, "step_ms_median", e->median_ms);
     ap_json_real(&j, "tokens_per_s", e->tokens_per_s);
     ap_json_real(&j, "mfu", e->mfu);
-    ap_json_real(&j, "peak_flops_measured", t->peak_flops);
+    ap_json_real(&j, "peak_flops_measured", isnan(t->job->monitor.peak_gflops) ? t->peak_flops : NAN);
     ap_json_int(&j, "resumes", s->resumes);
     ap_json_int(&j, "steps_skipped", s->skipped);
     ap_json_str(&j, "backend", t->backend_name);

@@ -24,9 +24,11 @@ jq -e -s --argjson fall $fall '.[0].loss - .[-1].loss > $fall' runs/r1/metrics.j
 
 without_mpirun_and_replays()
 {
-    # a single process without mpirun
-    antipode train job.yaml --set name=alone > out.txt 2>&1 || fail "without mpirun: $(tail -n 5 out.txt)"
+    # a single process without mpirun, which measures the peak itself
+    antipode train job.yaml --set name=alone --set monitor.peak_gflops=auto > out.txt 2>&1 || fail "without mpirun: $(tail -n 5 out.txt)"
     same r1 alone
+    jq -e '.peak_flops_measured > 0 and .mfu > 0' runs/alone/summary.json > /dev/null || fail "no peak was measured: $(cat runs/alone/summary.json)"
+    jq -e '.peak_flops_measured == null and .mfu > 0' runs/r1/summary.json > /dev/null || fail "the stated peak: $(cat runs/r1/summary.json)"
 
     # activations kept or computed again
     train 2 --set name=again --set recompute=true || fail "recompute: $(tail -n 5 out.txt)"

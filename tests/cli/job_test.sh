@@ -27,7 +27,7 @@ raw()
 {
     expect 3 "error: $1" antipode plan j.yaml
     checks=$((checks + 1))
-    [ "$(antipode plan j.yaml 2>&1 | wc -l)" = 1 ] || {
+    [ "$(wc -l <<< "$out")" = 1 ] || {
         echo "FAIL: more than one line: $1"
         failures=$((failures + 1))
     }
@@ -157,7 +157,7 @@ if command -v mpirun > /dev/null; then
     job 'optim: {lr: x}\n'
     expect 3 'j.yaml:3:13: optim.lr must be' mpirun -n 3 antipode train j.yaml
     checks=$((checks + 1))
-    [ "$(mpirun -n 3 antipode train j.yaml 2>&1 | grep -c 'optim.lr must be')" = 1 ] || {
+    [ "$(grep -c 'optim.lr must be' <<< "$out")" = 1 ] || {
         echo 'FAIL: the message comes from more than one rank'
         failures=$((failures + 1))
     }

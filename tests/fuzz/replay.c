@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/io.h"
+#include "support/fewer.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -52,7 +53,7 @@ int main(int argc, char **argv)
 {
     const char *srcdir = getenv("AP_SRCDIR"), *name = strstr(argv[0], "fuzz_");
     char path[4096];
-    size_t places = getenv("AP_TEST_SANITIZED") ? 8 : 64;
+    size_t places = (size_t)fewer("injuries of each file", 64, 8);
     long files = 0, fed = 0;
     (void)argc;
     for (const char *next; name && (next = strstr(name + 1, "fuzz_"));)

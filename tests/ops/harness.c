@@ -360,7 +360,8 @@ void hx_check(struct hx *h, const char *what, hx_call *call, const void *params)
     }
     run(h, h->oracle, AP_F64, call, params, &want);
     run(h, h->be, h->type, call, params, &second);
-    run(h, h->twin ? h->twin : h->be, h->type, call, params, &other);
+    if (h->twin)
+        run(h, h->twin, h->type, call, params, &other);
     h->calls++;
     if (first.status != AP_OK || second.status != AP_OK || want.status != AP_OK)
         hx_fail(h, what, "status %s, second run %s, oracle %s", ap_status_name(first.status),
@@ -374,7 +375,7 @@ void hx_check(struct hx *h, const char *what, hx_call *call, const void *params)
             check_output(h, what, i, &first, &want);
         if (memcmp(first.bytes[i], second.bytes[i], bytes_of(t, h->type)) != 0)
             hx_fail(h, what, "%s of two equal calls has different bits", t->name);
-        if (other.status != AP_OK || memcmp(first.bytes[i], other.bytes[i], bytes_of(t, h->type)) != 0)
+        if (h->twin && (other.status != AP_OK || memcmp(first.bytes[i], other.bytes[i], bytes_of(t, h->type)) != 0))
             hx_fail(h, what, "%s has other bits with another number of threads", t->name);
     }
     result_free(h, &want);

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "../support/fewer.h"
 #include "harness.h"
 
 /* Tolerances relative to the largest element of the tensor, for f32 (f64 uses 1e-8 of it) and for bf16. f32:
@@ -169,8 +170,8 @@ static int run_plugin(const char *name, const struct choice *choice, int must)
 
 static int parse(int argc, char **argv, struct choice *choice)
 {
-    /* Sanitizers make it several times slower; a second build of the same tree has the same kernels. */
-    *choice = (struct choice){.every = getenv("AP_TEST_SANITIZED") ? 16 : getenv("AP_TEST_QUICK") ? 4 : 1};
+    /* A second build of the same tree has the same kernels. */
+    *choice = (struct choice){.every = fewer("calls of each operation, 1 in", getenv("AP_TEST_QUICK") ? 4 : 1, 16)};
     for (int i = 1; i < argc; i += 2) {
         if (i + 1 < argc && strcmp(argv[i], "--backend") == 0)
             choice->backend = argv[i + 1];

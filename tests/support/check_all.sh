@@ -2,14 +2,20 @@
 # SPDX-License-Identifier: Apache-2.0
 # Everything that must hold before a change lands: `./quickstart check` runs this inside the environment.
 # usage: check_all.sh TREE ENV-DIR [STAGE...]     Ends in "N passed, N failed"; exit 1 when anything failed.
-# Each stage is a function stage_NAME; it builds in its own folder under ENV-DIR and shares objects through ccache.
+# All stages run under one make, which gives out as many jobs as there are processors and one more (a test waits now and
+# then): a stage takes what the others leave. Its parts are functions part_NAME, each run by a process of its own whose
+# output appears when it has ended. Builds have folders of their own under ENV-DIR and share objects through ccache.
 set -u
+part=
+if [ "$1" = --part ]; then
+    part=$2
+    shift 2
+fi
 tree=$1
 env=$2
 shift 2
 here=$tree/tests/support
 logs=$env/check-logs
-jobs=$(nproc)
 passed=0 failed=0 skipped=0
 mkdir -p "$logs"
 export CCACHE_DIR=$env/ccache CCACHE_BASEDIR=$tree CCACHE_NOHASHDIR=1 CCACHE_COMPILERCHECK=content CCACHE_MAXSIZE=2G
@@ -39,16 +45,20 @@ single()
     one "$name" $? "$log"
 }
 
-# build NAME CC OPTION...: configure and build in ENV-DIR/NAME; a failure is one failed check and status 1.
+# build NAME CC OPTION...: configure and build in ENV-DIR/NAME as one check.
 build()
 {
     local name=$1 cc=$2 log
     shift 2
     log=$logs/build-$name.log
     CC=$cc bash "$tree/containers/build.sh" "$tree" "$env/$name" "$@" > "$log" 2>&1
-    local code=$?
-    one "build $name ($*)" $code "$log"
-    return $code
+    one "build $name${1:+ ($*)}" $? "$log"
+}
+
+# results BUILD: the .trs files of its tests. distcheck builds below the same folder.
+results()
+{
+    find "$1" -path '*/antipode-[0-9]*' -prune -o -name '*.trs' -print | sort
 }
 
 # tally BUILD: add up the tests of one `make check`. A Criterion program counts its own tests, any other program one.
@@ -62,12 +72,12 @@ tally()
             <(sed 's/\x1b\[[0-9;]*m//g' "$log") | tail -n 1)
         case $result in
         SKIP*)
-            ! grep -q AP_TEST_QUICK "$log" || continue
             s=$((s + 1))
             printf '  skip  %s: %s\n' "$(basename "${trs%.trs}")" "$(grep -m1 -iE 'skip' "$log" || tail -n 1 "$log")"
             continue
             ;;
         PASS*)
+            sed -n "s/.*\(fewer: \)/  fewer  $(basename "${trs%.trs}"): /p" "$log" | sort -u
             if [ -n "$numbers" ]; then
                 p=$((p + ${numbers%% *}))
             else
@@ -85,9 +95,9 @@ tally()
         else
             f=$((f + 1))
         fi
-    done < <(find "$1" -name '*.trs' | sort)
-    printf '  slowest: %s\n' "$(find "$1" -name '*.trs' | sed 's/trs$/log/' | xargs -r grep -H '^run.sh: exit code' 2> /dev/null |
-        sed -E 's|.*/([^/]*)\.log:.* ([0-9]+) s|\2 s \1|' | sort -rn | head -n 6 | paste -sd ,)"
+    done < <(results "$1")
+    printf '  most processor time: %s\n' "$(results "$1" | sed 's/trs$/log/' | xargs -r grep -H '^run.sh: exit code' 2> /dev/null |
+        sed -E 's|.*/([^/]*)\.log:.*, ([0-9]+) s of processor|\2 s \1|' | sort -rn | head -n 8 | paste -sd ,)"
     printf '  tests: %d passed, %d failed, %d skipped\n' "$p" "$f" "$s"
     passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
     [ $((p + f)) -gt 0 ] || { failed=$((failed + 1)); printf '  FAIL  no test ran in %s\n' "$1"; }
@@ -98,17 +108,16 @@ make_check()
 {
     local dir=$1 log=$2
     shift 2
-    find "$dir" -name '*.trs' -delete
-    if ! make -C "$dir" -j"$jobs" -s check TESTS= "$@" > "$log" 2>&1 < /dev/null; then
+    results "$dir" | xargs -r rm -f
+    if ! make -C "$dir" -s check TESTS= "$@" > "$log" 2>&1 < /dev/null; then
         one "compile the tests in $(basename "$dir")" 1 "$log"
-        return 1
+        return
     fi
-    # One more than there are processors: a test waits now and then.
-    make -C "$dir" -j$((jobs + 1)) -k -s check "$@" >> "$log" 2>&1 < /dev/null
+    make -C "$dir" -k -s check "$@" >> "$log" 2>&1 < /dev/null
     tally "$dir"
 }
 
-stage_static()
+part_static()
 {
     mapfile -t scripts < <(git -C "$tree" ls-files 2> /dev/null | xargs -r grep -lE '^#!.*\b(ba)?sh' 2> /dev/null)
     [ ${#scripts[@]} -gt 0 ] || mapfile -t scripts < <(find quickstart bench containers contrib tests .ci -type f -exec grep -lE '^#!.*\b(ba)?sh' {} +)
@@ -117,58 +126,130 @@ stage_static()
     single clang-format bash -c 'find src tests bench -name "*.[ch]" -print0 | xargs -0 clang-format --dry-run --Werror'
 }
 
-stage_default()
+# Before all builds, since it writes into the tree that they share: configure, and what autotools make for it.
+part_prepare()
 {
-    build build "ccache gcc" && make_check "$env/build" "$logs/check-default.log"
+    single configure env CC="ccache gcc" TARGET=config.h bash "$tree/containers/build.sh" "$tree" "$env/build"
 }
 
-stage_tidy()
+part_default-build()
 {
-    # One process per file; the flags are those of the build.
-    single clang-tidy bash "$here/tidy.sh" "$tree" "$env/build" "$jobs"
+    build build "ccache gcc"
 }
 
-stage_sanitizer()
+part_default()
 {
-    build sanitizer "ccache gcc" --enable-sanitizer --without-cuda CFLAGS='-O2 -g' &&
-        make_check "$env/sanitizer" "$logs/check-sanitizer.log" AP_TEST_SANITIZED=1
+    make_check "$env/build" "$logs/check-default.log"
 }
 
-stage_fuzz()
+part_tidy()
 {
-    TARGET=fuzzers build fuzzer "ccache clang" --enable-fuzzer --enable-sanitizer --without-cuda CFLAGS='-O1 -g' || return
-    local target name count=0
-    rm -f "$logs"/fuzz_*.code
-    # All at once, as many as there are processors.
+    # One process; the flags are those of the build.
+    single clang-tidy bash "$here/tidy.sh" "$tree" "$env/build" 1
+}
+
+part_sanitizer-build()
+{
+    build sanitizer "ccache gcc" --enable-sanitizer --without-cuda CFLAGS='-O1 -g1'
+}
+
+part_sanitizer()
+{
+    make_check "$env/sanitizer" "$logs/check-sanitizer.log" AP_TEST_SANITIZED=1
+}
+
+part_fuzz-build()
+{
+    TARGET=fuzzers build fuzzer "ccache clang" --enable-fuzzer --enable-sanitizer --without-cuda CFLAGS='-O1 -g'
+}
+
+# The targets share a fixed time. What they find stays in ENV-DIR/fuzz-corpus, and the next check goes on from there.
+part_fuzz()
+{
+    local target name each targets=()
     for target in "$env"/fuzzer/tests/fuzz/fuzz_*; do
-        [ ! -f "$target" ] || [ ! -x "$target" ] || printf '%s\n' "$target"
-    done | xargs -r -n 1 -P "$jobs" bash "$here/fuzz_one.sh" "$tree" "$env" 5
-    for target in "$env"/fuzzer/tests/fuzz/fuzz_*; do
-        if [ ! -x "$target" ] || [ ! -f "$target" ]; then continue; fi
-        count=$((count + 1))
-        name=$(basename "$target")
-        [ -s "$logs/$name.code" ] || echo 1 > "$logs/$name.code"
-        one "$name, 8 s" "$(cat "$logs/$name.code")" "$logs/$name.log"
+        if [ -f "$target" ] && [ -x "$target" ]; then targets+=("$target"); fi
     done
-    [ $count -gt 0 ] || { failed=$((failed + 1)); echo "  FAIL  no fuzz target was built"; }
+    [ ${#targets[@]} -gt 0 ] || { failed=$((failed + 1)); echo "  FAIL  no fuzz target was built"; return; }
+    each=$((40 / ${#targets[@]}))
+    [ $each -ge 2 ] || each=2
+    for target in "${targets[@]}"; do
+        name=$(basename "$target")
+        bash "$here/fuzz_one.sh" "$tree" "$env" $each "$target"
+        one "$name, $each s" $? "$logs/$name.log"
+    done
 }
 
 # The tarball builds and passes from elsewhere, with nothing but the libraries that are required.
-stage_distcheck()
+part_distcheck()
 {
-    single "distcheck (--without-onednn --without-cuda)" make -C "$env/build" -s -j"$jobs" distcheck CC="ccache gcc" AP_TEST_QUICK=1 AM_DISTCHECK_CONFIGURE_FLAGS='--without-onednn --without-cuda'
+    local log=$logs/distcheck.log
+    single distcheck make -C "$env/build" -s distcheck CC="ccache gcc" XZ_OPT=-0 AP_TEST_QUICK=1 \
+        AM_DISTCHECK_CONFIGURE_FLAGS='--without-onednn --without-cuda'
+    printf '  --without-onednn --without-cuda: %d test programs passed\n' "$(grep -c '^PASS: ' "$log")"
+    printf '  left out, since the default build runs them on the same sources: %s\n' \
+        "$(sed -n 's/^SKIP: //p' "$log" | xargs -r -n 1 basename | sed 's/\.sh$//' | sort | paste -sd ' ')"
 }
 
-[ $# -gt 0 ] || set -- static default tidy sanitizer fuzz distcheck
+# What make runs. A stage has the name of its last part.
+schedule()
+{
+    cat << 'EOF'
+.PHONY: static prepare default-build default tidy sanitizer-build sanitizer fuzz-build fuzz distcheck
+static prepare:
+	+@$(PART)
+default-build sanitizer-build fuzz-build: prepare
+	+@$(PART)
+default tidy distcheck: default-build
+	+@$(PART)
+sanitizer: sanitizer-build
+	+@$(PART)
+fuzz: fuzz-build
+	+@$(PART)
+EOF
+}
+
+# run_part NAME: shows its output at the end and leaves its counts in a file. Fails where others cannot go on without it.
+run_part()
+{
+    local out=$logs/part-$1.out
+    {
+        printf '== %s\n' "$1"
+        "part_$1"
+        times > "$logs/part-$1.times"
+        printf '   (%d s, %.0f s of processor)\n' $SECONDS \
+            "$(tr 'ms' '  ' < "$logs/part-$1.times" | awk '{ sum += 60 * ($1 + $3) + $2 + $4 } END { print sum }')"
+    } > "$out" 2>&1
+    printf '%d %d %d\n' $passed $failed $skipped > "$logs/part-$1.counts"
+    flock "$logs" cat "$out"
+    case $1 in
+    prepare | *-build) [ $failed = 0 ] ;;
+    esac
+}
+
+if [ -n "$part" ]; then
+    run_part "$part"
+    exit
+fi
+
+stages=(static default tidy sanitizer fuzz distcheck)
+[ $# -gt 0 ] || set -- "${stages[@]}"
 for stage in "$@"; do
-    declare -F "stage_$stage" > /dev/null || { printf 'check: there is no stage "%s"\n' "$stage" >&2; exit 2; }
+    [[ " ${stages[*]} " == *" $stage "* ]] || { printf 'check: there is no stage "%s"\n' "$stage" >&2; exit 2; }
 done
+rm -f "$logs"/part-*
+schedule > "$logs/schedule.mk"
+export PART="bash '$here/check_all.sh' --part \$@ '$tree' '$env'"
+make -f "$logs/schedule.mk" -s --no-print-directory -k -j$(($(nproc) + 1)) "$@" < /dev/null 2> "$logs/schedule.log"
 for stage in "$@"; do
-    printf '== %s\n' "$stage"
-    start=$SECONDS
-    "stage_$stage"
-    printf '   (%d s)\n' $((SECONDS - start))
+    [ ! -e "$logs/part-$stage.counts" ] || continue
+    printf '== %s\n  FAIL  it did not run (log: %s)\n' "$stage" "$logs/schedule.log"
+    failed=$((failed + 1))
 done
+while read -r p f s; do
+    passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+done < <(cat "$logs"/part-*.counts)
+printf '(%d s in all)\n' $SECONDS
 
 # The line that a machine reads: alone, and last.
 if [ $skipped -gt 0 ]; then

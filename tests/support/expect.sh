@@ -4,10 +4,10 @@
 failures=0
 checks=0
 
-# expect CODE TEXT CMD...: exit code and a text that standard output or error must hold.
+# expect CODE TEXT CMD...: exit code and a text that standard output or error must hold; both stay in $out.
 expect()
 {
-    local want=$1 text=$2 out code=0
+    local want=$1 text=$2 code=0
     shift 2
     checks=$((checks + 1))
     out=$("$@" 2>&1 < /dev/null) || code=$?

@@ -8,6 +8,8 @@ AP_SRCDIR=$(cd "$1" && pwd) || exit 99
 AP_BUILDDIR=$(cd "$2" && pwd) || exit 99
 shift 2
 export AP_SRCDIR AP_BUILDDIR
+# What a test makes is no part of the make that runs it.
+unset MAKEFLAGS MFLAGS MAKELEVEL MAKEOVERRIDES
 export PATH=$AP_BUILDDIR:$PATH LC_ALL=C.UTF-8 ANTIPODE_DATADIR=$AP_SRCDIR/inputs
 # Short, because a socket's path may have no more than 107 bytes.
 TMPDIR=$(mktemp -d /tmp/ap-test.XXXXXX) || exit 99
@@ -27,7 +29,7 @@ export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1:halt_on_error=1}
 # A second build of the same tree (distcheck, another set of libraries) is checked without the tests that train.
 case ${AP_TEST_QUICK:-}:$1 in
 [!:]*:*tests/cli/quickstart_test.sh) ;;
-[!:]*:*tests/cli/* | [!:]*:*tests/cuda/*.sh | [!:]*:*tests/testbed/*.sh | [!:]*:*tests/unit/test_layout | [!:]*:*tests/unit/test_synth | [!:]*:*tests/unit/test_ckpt_crash | [!:]*:*tests/unit/test_trainer) echo "SKIP: AP_TEST_QUICK"; exit 77 ;;
+[!:]*:*tests/cli/* | [!:]*:*tests/cuda/*.sh | [!:]*:*contrib/lint/* | [!:]*:*tests/testbed/*.sh | [!:]*:*tests/unit/test_layout | [!:]*:*tests/unit/test_synth | [!:]*:*tests/unit/test_ckpt_crash | [!:]*:*tests/unit/test_trainer) echo "SKIP: AP_TEST_QUICK"; exit 77 ;;
 esac
 
 # AP_TEST looks for leaks at the end of each unit test, in that test's process; the framework's own are not ours.
@@ -40,6 +42,7 @@ case $1 in
 esac
 timeout --kill-after=10 "${AP_TEST_TIMEOUT:-600}" "$@" < /dev/null
 code=$?
-echo "run.sh: exit code $code after $SECONDS s"
+times > "$TMPDIR/times" # the second line: processor time of the children that have ended, "1m2.3s 0m0.4s"
+echo "run.sh: exit code $code after $SECONDS s, $(tr 'ms' '  ' < "$TMPDIR/times" | awk 'NR == 2 { printf "%.0f", 60 * ($1 + $3) + $2 + $4 }') s of processor"
 [ $code != 124 ] || echo "run.sh: stopped after ${AP_TEST_TIMEOUT:-600} s"
 exit $code

@@ -25,6 +25,7 @@ optim: {lr: 1e-3, schedule: constant, warmup_steps: 0}
 train_steps: $steps
 eval: {every: 0, sequences: 4}
 checkpoint: {every: 2}
+monitor: {peak_gflops: 100}
 threads: 1
 EOF
     chmod +x "$dir/job.yaml"

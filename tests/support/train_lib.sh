@@ -38,6 +38,7 @@ data: {train: data/train, valid: data/valid, seq_len: 32}
 batch: {global_sequences: 12, micro_sequences: 2}
 optim: {lr: 3e-3, warmup_steps: 5}
 checkpoint: {every: 7, keep: 3}
+monitor: {peak_gflops: 100}
 eval: {every: 20, sequences: 6}
 YAML
 }

@@ -4,6 +4,7 @@
 #include "config.h"
 
 #include "../support/ckpt_fixture.h"
+#include "../support/fewer.h"
 #include "../support/leaks.h"
 
 #include <fcntl.h>
@@ -136,7 +137,8 @@ static int injure(const char *dir, int state, int file, int kind, const char *pa
 AP_TEST(ckpt_damage, never_loaded_and_the_newest_intact_state_is, .timeout = 280)
 {
     const char *text = getenv("AP_CKPT_DAMAGE");
-    int rounds = text != NULL ? (int)strtol(text, NULL, 10) : 500, done = 0, by_kind[KINDS] = {0};
+    int rounds = text != NULL ? (int)strtol(text, NULL, 10) : fewer("injuries", 500, 100), done = 0,
+        by_kind[KINDS] = {0};
     char dir[256];
     uint64_t at = 0;
     cf_tempdir(dir, sizeof dir);
@@ -210,12 +212,13 @@ AP_TEST(ckpt_damage, every_byte_of_a_small_state_counts, .timeout = 280)
     int saved = dup(2), null = open("/dev/null", O_WRONLY);
     dup2(null, 2);
     int loaded = 0;
+    size_t every = (size_t)fewer("flipped bytes, 1 in", 1, 5);
     for (int f = 0; f < 2; f++) {
         char path[512];
         snprintf(path, sizeof path, "%s/step-000000000001/%s", dir, files[f]);
         cr_assert_eq(ap_io_read_file(path, 1 << 24, &data, &size, NULL), AP_OK);
         int fd = open(path, O_WRONLY);
-        for (size_t i = 0; i < size; i++) {
+        for (size_t i = 0; i < size; i += every) {
             char c = (char)(data[i] ^ (1 << i % 8));
             cr_assert_eq(pwrite(fd, &c, 1, (off_t)i), 1);
             ap_status status = ap_ckpt_load(store, AP_CKPT_LATEST, &set, &meta, &step, NULL);
@@ -362,6 +365,6 @@ static void forge_and_load(int save_scheme, int load_scheme, int rounds)
 
 AP_TEST(ckpt_damage, forged_chunk_indexes_are_refused)
 {
-    forge_and_load(CF_EVEN, CF_UNEVEN, 200);
-    forge_and_load(CF_COLUMNS, CF_BLOCKS, 200);
+    forge_and_load(CF_EVEN, CF_UNEVEN, fewer("forged indexes", 200, 50));
+    forge_and_load(CF_COLUMNS, CF_BLOCKS, fewer("forged indexes of columns", 200, 50));
 }

@@ -13,6 +13,7 @@
 #include "plan/layout.h"
 #include "plan/pipe_choice.h"
 #include "plan/simulate.h"
+#include "support/fewer.h"
 #include "support/leaks.h"
 
 /* ---- machines and models ---- */
@@ -231,7 +232,7 @@ AP_TEST(layout, near_exhaustive_search, .timeout = 300)
 {
     double worst = 1;
     long tried = 0;
-    int same = 0, cases = 150;
+    int same = 0, cases = fewer("machines of unlike ranks", 150, 18);
     for (int i = 0; i < cases; i++) {
         struct dice d = {(uint64_t)i + 1, 0};
         int n = i % 6 == 5 ? 8 : 2 + pick(&d, 6), nodes = 0, ranks[8], site[8], left = n;
@@ -266,7 +267,8 @@ AP_TEST(layout, near_exhaustive_search_of_nodes, .timeout = 300)
 {
     double worst = 1;
     long tried = 0;
-    for (int i = 0; i < 16; i++) {
+    int cases = fewer("machines of nodes", 16, 4);
+    for (int i = 0; i < cases; i++) {
         struct dice d = {(uint64_t)i + 1000, 0};
         int four = i % 2, nodes = four ? 4 : 2, ranks[4], site[4];
         for (int k = 0; k < nodes; k++) {
@@ -294,8 +296,8 @@ AP_TEST(layout, near_exhaustive_search_of_nodes, .timeout = 300)
 AP_TEST(layout, simulation_agrees, .timeout = 120)
 {
     double worst = 0, sum = 0;
-    int count = 0;
-    for (int i = 0; i < 600; i++) {
+    int count = 0, cases = fewer("simulated layouts", 600, 100);
+    for (int i = 0; i < cases; i++) {
         struct dice d = {(uint64_t)i + 5000, 0};
         int ranks[20], site[20], nodes = 2 + pick(&d, i % 2 ? 7 : 19), pp = 1 + pick(&d, nodes);
         for (int k = 0; k < nodes; k++) {

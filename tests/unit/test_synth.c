@@ -15,6 +15,7 @@
 #include "plan/packing_lp.h"
 #include "plan/synth.h"
 #include "plan/wan_times.h"
+#include "support/fewer.h"
 #include "support/leaks.h"
 
 enum law { UNIFORM, NEAR, SPARSE, PLANE, EQUAL, DECADES, LAWS };
@@ -274,15 +275,17 @@ static void random_case(enum law law, int n, int seed, int codec, double site_le
 AP_TEST(synth, random_up_to_16_sites, .timeout = 500)
 {
     static const int sizes[] = {2, 3, 4, 5, 8, 12, 16};
+    int seeds = fewer("seeds of up to 16 sites", 3, 1);
     for (int k = 0; k < 7; k++)
         for (int law = 0; law < DECADES; law++)
-            for (int seed = 1; seed <= 3; seed++)
+            for (int seed = 1; seed <= seeds; seed++)
                 random_case((enum law)law, sizes[k], seed, AP_CODEC_ADDITIVE, 0.95, 0.95);
 }
 
 AP_TEST(synth, random_48_sites, .timeout = 500)
 {
-    for (int law = 0; law < DECADES; law++)
+    int laws = fewer("laws of 48 sites", DECADES, 1);
+    for (int law = 0; law < laws; law++)
         random_case((enum law)law, 48, 1, AP_CODEC_ADDITIVE, 0.95, 0.95);
 }
 
@@ -290,7 +293,8 @@ AP_TEST(synth, random_48_sites, .timeout = 500)
 AP_TEST(synth, two_decades, .timeout = 500)
 {
     static const int sizes[] = {3, 6, 12, 16, 24};
-    for (int k = 0; k < 5; k++)
+    int count = fewer("sizes with links of two decades", 5, 3);
+    for (int k = 0; k < count; k++)
         for (int seed = 1; seed <= 2; seed++)
             random_case(DECADES, sizes[k], seed, AP_CODEC_ADDITIVE, 0.95, 0.95);
     for (int seed = 5; seed <= 6; seed++)
@@ -300,8 +304,9 @@ AP_TEST(synth, two_decades, .timeout = 500)
 AP_TEST(synth, opaque, .timeout = 500)
 {
     static const int sizes[] = {2, 3, 5, 8, 12};
+    int seeds = fewer("seeds with an opaque codec", 2, 1);
     for (int k = 0; k < 5; k++)
-        for (int seed = 1; seed <= 2; seed++)
+        for (int seed = 1; seed <= seeds; seed++)
             for (int law = 0; law < DECADES; law++)
                 random_case((enum law)law, sizes[k], seed, AP_CODEC_OPAQUE, 0.95,
                             law == NEAR || law == EQUAL ? 0.95 : 0.87);

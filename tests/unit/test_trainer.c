@@ -61,7 +61,8 @@ static void setup(void)
                                "batch: {global_sequences: 14, micro_sequences: 2}\n"
                                "optim: {lr: 1e-2, schedule: constant, warmup_steps: 2}\n"
                                "checkpoint: {every: 4, keep: 3}\n"
-                               "eval: {every: 4, sequences: 13}\n";
+                               "eval: {every: 4, sequences: 13}\n"
+                               "monitor: {peak_gflops: 100}\n";
     fixture_write(dir, "job.yaml", yaml, sizeof(yaml) - 1);
 }
 

@@ -184,20 +184,9 @@ struct held_queries {
 
 static __device__ __forceinline__ int lowest(const held_queries &h)
 {
-    struct space {
-        int low[THREADS / AP_WARP];
-    };
-    AP_SHARED(space, sh);
-    int x = min(h.first[0], h.first[1]);
-#pragma unroll
-    for (int step = AP_WARP / 2; step > 0; step /= 2)
-        x = min(x, __shfl_xor_sync(AP_FULL, x, step));
-    if (threadIdx.x % AP_WARP == 0)
-        sh.low[threadIdx.x / AP_WARP] = x;
-    __syncthreads();
-    for (int i = 0; i < THREADS / AP_WARP; i++)
-        x = min(x, sh.low[i]);
-    return x;
+    typedef int warps[THREADS / AP_WARP];
+    AP_SHARED(warps, low);
+    return block_min<THREADS>(min(h.first[0], h.first[1]), low);
 }
 
 /* dQ of 16 queries from 32 keys. */

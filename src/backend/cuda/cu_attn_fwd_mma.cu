@@ -17,19 +17,9 @@ struct online {
 /* Smallest first visible token of the block. */
 static __device__ __forceinline__ int block_low(int x)
 {
-    struct space {
-        int low[THREADS / AP_WARP];
-    };
-    AP_SHARED(space, sh);
-#pragma unroll
-    for (int step = AP_WARP / 2; step > 0; step /= 2)
-        x = min(x, __shfl_xor_sync(AP_FULL, x, step));
-    if (threadIdx.x % AP_WARP == 0)
-        sh.low[threadIdx.x / AP_WARP] = x;
-    __syncthreads();
-    for (int i = 0; i < THREADS / AP_WARP; i++)
-        x = min(x, sh.low[i]);
-    return x;
+    typedef int warps[THREADS / AP_WARP];
+    AP_SHARED(warps, low);
+    return block_min<THREADS>(x, low);
 }
 
 /* Scores to base 2, hidden ones to -inf. key: of column 0; query: of the thread's first row. */

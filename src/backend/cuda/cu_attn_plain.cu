@@ -131,20 +131,6 @@ template <typename T> struct attn_view {
     }
 };
 
-/* Smallest of the block's values, for all threads. */
-static __device__ __forceinline__ int block_min(attn_space &sh, int x)
-{
-#pragma unroll
-    for (int step = AP_WARP / 2; step > 0; step /= 2)
-        x = min(x, __shfl_xor_sync(AP_FULL, x, step));
-    if (threadIdx.x % AP_WARP == 0)
-        sh.low[threadIdx.x / AP_WARP] = x;
-    __syncthreads();
-    for (int i = 0; i < THREADS / AP_WARP; i++)
-        x = min(x, sh.low[i]);
-    return x;
-}
-
 /* One step of the online softmax over a tile of scores: s becomes exp(s - top); sum and the factor of what was
  * summed before are updated. A row's 64 columns are 4 each of 16 neighbouring lanes. */
 static __device__ __forceinline__ void softmax_step(float s[4][4], float top[4], float sum[4], float factor[4])
@@ -186,7 +172,7 @@ static __global__ void __launch_bounds__(THREADS) plain_fwd_kernel(attn_data<T> 
         top[i] = -INFINITY;
         total[i] = 0.0f;
     }
-    low = block_min(sh, low);
+    low = block_min<THREADS>(low, sh.low);
     for (int64_t k0 = low / TILE * TILE; k0 <= q0; k0 += TILE) {
         product(
             sh, (int)(n.n + n.r), [&](int r, int k) { return view.q(q0 + r, k); },
@@ -243,7 +229,7 @@ static __global__ void __launch_bounds__(THREADS) plain_dq_kernel(attn_data<T> d
         lse[i] = q < n.len ? d.lse[at] : 0.0f;
         delta[i] = q < n.len ? d.delta[at] : 0.0f;
     }
-    low = block_min(sh, low);
+    low = block_min<THREADS>(low, sh.low);
     for (int64_t k0 = low / TILE * TILE; k0 <= q0; k0 += TILE) {
         product(
             sh, width, [&](int r, int k) { return view.q(q0 + r, k); },

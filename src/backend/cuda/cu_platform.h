@@ -108,6 +108,20 @@ static __device__ __forceinline__ float warp_max(float x)
     return x;
 }
 
+/* Smallest over a block of THREADS; every thread gets it. space: one int per warp, free for use on entry. */
+template <int THREADS> static __device__ __forceinline__ int block_min(int x, int *space)
+{
+#pragma unroll
+    for (int step = AP_WARP / 2; step > 0; step /= 2)
+        x = min(x, __shfl_xor_sync(AP_FULL, x, step));
+    if (threadIdx.x % AP_WARP == 0)
+        space[threadIdx.x / AP_WARP] = x;
+    __syncthreads();
+    for (int i = 0; i < THREADS / AP_WARP; i++)
+        x = min(x, space[i]);
+    return x;
+}
+
 /* Sum over a group of LANES threads (one warp, or a block of LANES threads); every thread gets the same bits.
  * space: one float per warp, free for use on entry; not needed for a warp. */
 template <int LANES> static __device__ __forceinline__ float group_sum(float x, float *space)
