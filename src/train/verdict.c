@@ -113,6 +113,7 @@ static ap_status write_summary(struct ap_trainer *t, const struct ending *e, str
     ap_json_str(&j, "weights_xxh3_128", e->hash[0] ? e->hash : NULL);
     ap_json_real(&j, "wall_seconds", s->seconds + ap_clock_monotonic() - t->begun);
     ap_json_real(&j, "step_ms_median", e->median_ms);
+    ap_json_real(&j, "step_ms_predicted", 1e3 * t->plan->predicted.step);
     ap_json_real(&j, "tokens_per_s", e->tokens_per_s);
     ap_json_real(&j, "mfu", e->mfu);
     ap_json_real(&j, "peak_flops_measured", isnan(t->job->monitor.peak_gflops) ? t->peak_flops : NAN);
@@ -143,6 +144,7 @@ static void fom(const char *name, double value, const char *unit)
 static void print_ending(const struct ap_trainer *t, const struct ending *e)
 {
     fom("step_ms", e->median_ms, "ms");
+    fom("predicted_step_ms", 1e3 * t->plan->predicted.step, "ms");
     fom("tokens_per_s", e->tokens_per_s, "token/s");
     fom("mfu", 100 * e->mfu, "%");
     fom("peak", t->peak_flops / 1e9, "GFLOP/s");
