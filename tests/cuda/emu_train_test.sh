@@ -41,8 +41,11 @@ train 1 cpu backend=cpu || { cat cpu.log; bad 'the run on the CPU'; }
 train 1 one backend=cuda || { cat one.log; bad 'the run on one device'; }
 train 2 two backend=cuda || { cat two.log; bad 'the run on two devices'; }
 train 2 again backend=cuda || bad 'the second run on two devices'
+for axis in tensor expert pipeline; do
+    train 2 "$axis" backend=cuda parallel.$axis=2 || { cat "$axis.log"; bad "$axis parallel on two devices"; }
+done
 for what in final_loss valid_loss; do
-    for name in one two; do
+    for name in one two tensor expert pipeline; do
         awk -v a="$(figure cpu $what)" -v b="$(figure $name $what)" 'BEGIN { d = a - b; exit !(a > 0 && b > 0 && d * d < 1e-8) }' ||
             bad "$what: $(figure cpu $what) on the CPU, $(figure $name $what) on $name"
     done
