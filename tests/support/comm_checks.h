@@ -4,6 +4,7 @@
 #ifndef AP_TESTS_COMM_CHECKS_H
 #define AP_TESTS_COMM_CHECKS_H
 
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,6 +31,18 @@ static inline int message_byte(int a, int b, int k)
     return (50 * k + 5 * a + b + 1) % 256;
 }
 
+/* The wait by tests that do not block. */
+static inline ap_status wait_by_tests(struct ap_comm *c, struct ap_comm_request *r)
+{
+    int done = 0;
+    ap_status status = AP_OK;
+    while (!done) {
+        status = ap_comm_test(c, r, &done);
+        sched_yield();
+    }
+    return status;
+}
+
 /* Everybody sends four messages to everybody, itself included: the first two with one tag, in order; all are waited for
  * in another order than that of their starts. */
 static inline int check_messages(struct ap_comm *c)
@@ -51,8 +64,9 @@ static inline int check_messages(struct ap_comm *c)
         COMM_CHECK(ap_comm_send_start(c, out, message_bytes(c->rank, peer, k), peer, tag[k], &sends[at]) == AP_OK);
     }
     for (int at = all - 1; at >= 0; at--) {
-        COMM_CHECK(ap_comm_wait(c, &recvs[at]) == AP_OK);
-        COMM_CHECK(ap_comm_wait(c, &sends[all - 1 - at]) == AP_OK);
+        struct ap_comm_request *send = &sends[all - 1 - at], *recv = &recvs[at];
+        COMM_CHECK((at % 2 ? ap_comm_wait(c, recv) : wait_by_tests(c, recv)) == AP_OK);
+        COMM_CHECK((at % 2 ? wait_by_tests(c, send) : ap_comm_wait(c, send)) == AP_OK);
     }
     for (int at = 0; at < all; at++) {
         int peer = at / MESSAGES, k = at % MESSAGES, wrong = 0;
@@ -76,6 +90,10 @@ static inline int check_wrong_messages(struct ap_comm *c)
     COMM_CHECK(ap_comm_send_start(c, out, 4, next, 1, &s) == AP_OK);
     COMM_CHECK(ap_comm_wait(c, &r) == AP_ERR_BUG);
     (void)ap_comm_wait(c, &s);
+    COMM_CHECK(ap_comm_recv_start(c, in, 8, last, 1, &r) == AP_OK);
+    COMM_CHECK(ap_comm_send_start(c, out, 4, next, 1, &s) == AP_OK);
+    COMM_CHECK(wait_by_tests(c, &r) == AP_ERR_BUG);
+    (void)wait_by_tests(c, &s);
     COMM_CHECK(ap_comm_send_start(c, out, 4, c->size, 1, &s) == AP_ERR_BUG);
     COMM_CHECK(ap_comm_send_start(c, out, -1, 0, 1, &s) == AP_ERR_BUG);
     COMM_CHECK(ap_comm_recv_start(c, in, 4, -1, 1, &s) == AP_ERR_BUG);

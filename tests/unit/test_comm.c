@@ -148,6 +148,8 @@ static void leaver_message(struct vrank *v)
     if (v->comm->rank == 0) {
         VCHECK(v, ap_comm_recv_start(v->comm, &x, sizeof(x), 1, 0, &r) == AP_OK);
         VCHECK(v, ap_comm_wait(v->comm, &r) == AP_ERR_COMM);
+        VCHECK(v, ap_comm_recv_start(v->comm, &x, sizeof(x), 1, 0, &r) == AP_OK);
+        VCHECK(v, wait_by_tests(v->comm, &r) == AP_ERR_COMM);
         x = 5;
         VCHECK(v, ap_comm_send_start(v->comm, &x, sizeof(x), 2, 0, &r) == AP_OK);
         VCHECK(v, ap_comm_wait(v->comm, &r) == AP_OK);
