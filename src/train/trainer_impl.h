@@ -106,8 +106,8 @@ void ap_trainer_teardown(struct ap_trainer *t);
 /* PATH of NAME in the run directory into buf; AP_ERR_INPUT if it is too long. */
 ap_status ap_trainer_path(const struct ap_trainer *t, const char *name, char *buf, size_t size, struct ap_error *err);
 
-/* trainer_plan.c. Before the run directory is touched: can the job be run on so many ranks at all? The same answer on
- * every rank. */
+/* trainer_plan.c. Before the run directory is touched: can the job be run on so many ranks at all, if there is no
+ * plan yet? Collective; the same answer on every rank. */
 ap_status ap_trainer_plan_check(struct ap_trainer *t, struct ap_error *err);
 /* Collective, after the run directory is open. The plan, on every rank, in RUN/plan.json, and its mesh. */
 ap_status ap_trainer_plan(struct ap_trainer *t, struct ap_error *err);

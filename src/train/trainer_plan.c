@@ -13,7 +13,12 @@
 ap_status ap_trainer_plan_check(struct ap_trainer *t, struct ap_error *err)
 {
     struct ap_plan *p = NULL;
-    if (t->opt.plan)
+    char path[4096];
+    int64_t planned = t->opt.plan != NULL;
+    if (t->comm->rank == 0 && !planned && ap_trainer_path(t, "plan.json", path, sizeof(path), NULL) == AP_OK)
+        planned = access(path, F_OK) == 0;
+    AP_TRY(ap_comm_max_i64(t->comm, &planned, 1));
+    if (planned)
         return AP_OK;
     AP_TRY(ap_plan_from_job(t->job, t->comm->size, NULL, &p, err));
     ap_plan_destroy(p);
