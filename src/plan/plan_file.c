@@ -104,6 +104,11 @@ static ap_status check_stages(const struct ap_plan *p, struct ap_error *err)
             return ap_error_set(err, AP_ERR_INPUT,
                                 "stages[%d].in_flight is %lld: 1f1b has at most %d micro-batches in flight there", s,
                                 (long long)k->in_flight, p->pipeline - s);
+        if (p->schedule <= AP_PLAN_DEEP && s > 0 && k->in_flight > k[-1].in_flight)
+            return ap_error_set(err, AP_ERR_INPUT,
+                                "stages[%d].in_flight is %lld, more than the %lld of the stage before: windows do not "
+                                "grow along the pipeline",
+                                s, (long long)k->in_flight, (long long)k[-1].in_flight);
         at += k->layers;
     }
     return AP_OK;

@@ -249,6 +249,7 @@ AP_TEST(plan_file, mistakes)
         {"\"first_layer\": 0", "\"first_layer\": 1", "stages[0].first_layer is 1, but the layers before end at 0", ""},
         {"\"layers\": 2", "\"layers\": 0", "stages[0].layers must be a whole number from 1", ""},
         {"\"in_flight\": 2", "\"in_flight\": 3", "stages[0].in_flight is 3: 1f1b has at most 2", ""},
+        {"\"in_flight\": 1", "\"in_flight\": 1, \"x\": 1", "there is no field stages[1].x", ""},
         {"\"memory_bytes\": null", "\"memory_bytes\": \"a\"",
          "stages[1].memory_bytes must be a number of 0 or more, or", ""},
         {"[16, 16]", "[16, 15]", "micro_batches add up to 31 of 1 sequences", ""},
@@ -311,6 +312,24 @@ AP_TEST(plan_file, other_version)
     cr_expect_null(none);
     free(good);
     free(text);
+    ap_plan_destroy(p);
+    ap_job_destroy(job);
+}
+
+/* Deep windows may be larger than 1F1B's, but a later stage has none larger than the one before. */
+AP_TEST(plan_file, windows)
+{
+    struct ap_job *job = job_of("tiny-v3");
+    struct ap_plan *p = full(job);
+    struct ap_error err = {0};
+    p->schedule = AP_PLAN_DEEP;
+    p->stages[0].in_flight = 9;
+    p->stages[1].in_flight = 9;
+    round_trip(p);
+    p->stages[1].in_flight = 10;
+    cr_expect_eq(ap_plan_check(p, NULL, 0, &err), AP_ERR_INPUT);
+    cr_expect_not_null(strstr(err.text, "stages[1].in_flight is 10, more than the 9 of the stage before"), "%s",
+                       err.text);
     ap_plan_destroy(p);
     ap_job_destroy(job);
 }
