@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Layers over stages, unevenly where stages differ in speed. The balanced split is the dynamic programme
  *   f[k][j] = min over i of max(f[k-1][i], time of layers i .. j-1 on stage k)
- * whose inner loop ends where the second term alone is too long. A thorough split also asks, for several limits on the
+ * whose best i grows with j. A thorough split also asks, for several limits on the
  * slowest stage, for the least sum of stage times below it: with few micro-batches the sum counts as much. */
 #include "config.h"
 
@@ -54,11 +54,55 @@ static void stage_line(struct ap_layout_model *m, const struct ap_layout *l, int
     ends[1] = ap_layout_rate_time(&r, &none);
 }
 
+/* Seconds of layers i .. j - 1 as a stage. */
+static double stage_time(const struct ap_layout_model *m, int i, int j, const double ends[2])
+{
+    return m->line[j] - m->line[i] + (i == 0 ? ends[0] : 0) + (j == m->p.cfg->layers ? ends[1] : 0);
+}
+
+/* Row k of the programme for the least slowest stage. The best i grows with j: up to it the stage's own time decides,
+ * and falls, from it on what is before, and grows. */
+static void row_of_largest(struct ap_layout_model *m, int k, int stages, const double ends[2])
+{
+    int layers = (int)m->p.cfg->layers, width = layers + 1, i = k - 1;
+    const double *before = &m->table[(k - 1) * width];
+    for (int j = k; j <= layers - (stages - k); j++) {
+        double best = larger(before[i], stage_time(m, i, j, ends));
+        for (double next; i + 1 < j; i++, best = next) {
+            next = larger(before[i + 1], stage_time(m, i + 1, j, ends));
+            if (next > best)
+                break;
+        }
+        m->table[k * width + j] = best;
+        m->choice[k * width + j] = i;
+    }
+}
+
+/* The same for the least sum of times, none above the limit. */
+static void row_of_sums(struct ap_layout_model *m, int k, int stages, const double ends[2], double limit)
+{
+    int layers = (int)m->p.cfg->layers, width = layers + 1;
+    const double *before = &m->table[(k - 1) * width];
+    for (int j = k; j <= layers - (stages - k); j++) {
+        double best = INFINITY;
+        for (int i = j - 1; i >= k - 1; i--) {
+            double time = stage_time(m, i, j, ends);
+            if (time > limit)
+                break;
+            if (before[i] + time < best) {
+                best = before[i] + time;
+                m->choice[k * width + j] = i;
+            }
+        }
+        m->table[k * width + j] = best;
+    }
+}
+
 /* Fill c->first; limit: the slowest virtual stage allowed, then the least sum is sought, INFINITY: the least slowest
  * one is. Returns that, INFINITY if no split keeps the limit. */
 static double programme(struct ap_layout_model *m, const struct ap_layout *l, struct ap_layout_chunks *c, double limit)
 {
-    int layers = (int)m->p.cfg->layers, width = layers + 1, stages = c->count * l->pipeline, sum = isfinite(limit);
+    int layers = (int)m->p.cfg->layers, width = layers + 1, stages = c->count * l->pipeline;
     double *f = m->table, ends[2];
     for (int j = 0; j <= layers; j++)
         f[j] = j == 0 ? 0 : INFINITY;
@@ -66,23 +110,12 @@ static double programme(struct ap_layout_model *m, const struct ap_layout *l, st
         int s = (k - 1) % l->pipeline, last = (k + l->pipeline - 2) % l->pipeline;
         if (k == 1 || memcmp(&m->links[s], &m->links[last], sizeof *m->links) != 0)
             stage_line(m, l, s, ends);
-        for (int j = 0; j <= layers; j++) {
-            double best = INFINITY;
-            int from = -1;
-            for (int i = j - 1; i >= k - 1 && j <= layers - (stages - k); i--) {
-                double before = f[(k - 1) * width + i], time = m->line[j] - m->line[i];
-                time += (i == 0 ? ends[0] : 0) + (j == layers ? ends[1] : 0);
-                if (time > limit || (!sum && time >= best))
-                    break;
-                double now = sum ? before + time : larger(before, time);
-                if (now < best) {
-                    best = now;
-                    from = i;
-                }
-            }
-            f[k * width + j] = best;
-            m->choice[k * width + j] = from;
-        }
+        for (int j = 0; j <= layers; j++)
+            f[k * width + j] = INFINITY;
+        if (isfinite(limit))
+            row_of_sums(m, k, stages, ends, limit);
+        else
+            row_of_largest(m, k, stages, ends);
     }
     double result = f[stages * width + layers];
     c->first[stages] = layers;
