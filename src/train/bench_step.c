@@ -79,6 +79,8 @@ static ap_status make_state(struct bench *b, struct ap_error *err)
     struct ap_stage_options so = {.backend = b->be,
                                   .mesh = b->mesh,
                                   .cfg = &job->model.cfg,
+                                  .kind = b->layout.kind,
+                                  .chunks = b->layout.chunks,
                                   .layer_begin = b->layout.layer_begin,
                                   .leaf_begin = b->layout.leaf_begin,
                                   .window = b->layout.window,
@@ -89,7 +91,7 @@ static ap_status make_state(struct bench *b, struct ap_error *err)
                                   .recompute = b->opt->recompute || job->recompute};
     AP_TRY(ap_stage_create(&so, &b->stage, err));
     AP_TRY(ap_runner_create(b->stage, &b->runner, err));
-    int64_t routers = b->stage->params->routers;
+    int64_t routers = b->stage->chunks[0].params->routers;
     b->bias = calloc((size_t)routers + 1, sizeof *b->bias);
     if (!b->bias)
         return AP_ERR_NOMEM;
@@ -235,7 +237,7 @@ static ap_status run(struct bench *b, struct ap_bench_step_result *res, struct a
     res->threads = ap_pool_threads(b->pool);
     res->tokens = job->batch.global_sequences * job->data.seq_len;
     res->model_flops = (double)res->tokens * ap_model_train_flops_per_token(&job->model.cfg, job->data.seq_len);
-    res->activation_bytes = ap_model_memory(b->stage->model);
+    res->activation_bytes = ap_stage_model_bytes(b->stage);
     res->peak_bytes = ap_environment_memory();
     return AP_OK;
 }

@@ -3,6 +3,7 @@
 #include "config.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/trace.h"
 #include "train/runner.h"
@@ -30,7 +31,7 @@ ap_status ap_runner_create(struct ap_stage *stage, struct ap_runner **r_p, struc
     if (!r)
         return ap_error_set(err, AP_ERR_NOMEM, "out of memory");
     *r = (struct ap_runner){.stage = stage, .schedule = stage->schedule, .pipe = stage->mesh->axis[AP_AXIS_PIPE]};
-    r->bytes = ap_model_own_tokens(stage->model) * stage->hidden * (int64_t)ap_dtype_size(stage->dtype);
+    r->bytes = ap_model_own_tokens(stage->chunks[0].model) * stage->hidden * (int64_t)ap_dtype_size(stage->dtype);
     for (int f = 0; f < AP_PIPE_FLOWS; f++) {
         /* one at least, for evaluation */
         size_t n = (size_t)(r->schedule->buffers[f] > 0 ? r->schedule->buffers[f] : r->pipe->size > 1);
@@ -67,7 +68,8 @@ static ap_tensor message(const struct ap_runner *r, enum ap_pipe_flow flow, int 
 {
     if (i < 0)
         return (ap_tensor){0};
-    return ap_tensor_2d(buffer(r, flow, i), r->stage->dtype, ap_model_own_tokens(r->stage->model), r->stage->hidden);
+    return ap_tensor_2d(buffer(r, flow, i), r->stage->dtype, ap_model_own_tokens(r->stage->chunks[0].model),
+                        r->stage->hidden);
 }
 
 static ap_status put(struct ap_runner *r, enum ap_pipe_flow flow, int i, ap_tensor t)
@@ -81,26 +83,37 @@ static ap_status put(struct ap_runner *r, enum ap_pipe_flow flow, int i, ap_tens
 
 static ap_status forward(struct ap_runner *r, const struct ap_pipe_op *op, const struct ap_pipe_event *e)
 {
-    struct ap_model_buffers b = ap_stage_buffers(r->stage, r->bias);
+    struct ap_model_buffers b = ap_stage_buffers(r->stage, op->chunk, r->bias);
     struct ap_batch batch = ap_batches_get(r->batches, op->micro);
     ap_tensor out;
-    AP_TRY(ap_model_forward(r->stage->model, op->slot, &b, &batch, r->lw, message(r, AP_PIPE_ACTIVATIONS_IN, e->in),
-                            &out));
+    AP_TRY(ap_model_forward(r->stage->chunks[op->chunk].model, r->stage->slot[e->op], &b, &batch, r->lw,
+                            message(r, AP_PIPE_ACTIVATIONS_IN, e->in), &out));
     return put(r, AP_PIPE_ACTIVATIONS_OUT, e->out, out);
+}
+
+/* Of all chunks. */
+static void add(struct ap_leaf_result *to, const struct ap_model_result *m)
+{
+    to->ce += m->ce_sum;
+    to->mtp += m->mtp_sum;
+    to->balance += m->balance;
+    to->ce_tokens += m->ce_tokens;
+    to->mtp_tokens += m->mtp_tokens;
 }
 
 static ap_status backward(struct ap_runner *r, const struct ap_pipe_op *op, const struct ap_pipe_event *e)
 {
-    struct ap_model_buffers b = ap_stage_buffers(r->stage, r->bias);
+    struct ap_model_buffers b = ap_stage_buffers(r->stage, op->chunk, r->bias);
     struct ap_batch batch = ap_batches_get(r->batches, op->micro);
+    struct ap_leaf_result *res = &r->results[op->micro];
     struct ap_model_result m = {0};
     ap_tensor din;
-    AP_TRY(ap_stage_begin_leaf(r->stage, &b));
-    AP_TRY(ap_model_backward(r->stage->model, op->slot, &b, &batch, r->lw, message(r, AP_PIPE_GRADIENTS_IN, e->in),
-                             &din, &m, r->loads));
+    AP_TRY(ap_stage_begin_leaf(r->stage, op->chunk, &b));
+    AP_TRY(ap_model_backward(r->stage->chunks[op->chunk].model, r->stage->slot[e->op], &b, &batch, r->lw,
+                             message(r, AP_PIPE_GRADIENTS_IN, e->in), &din, &m, r->loads));
     AP_TRY(put(r, AP_PIPE_GRADIENTS_OUT, e->out, din));
-    r->results[op->micro] = (struct ap_leaf_result){m.ce_sum, m.mtp_sum, m.balance, m.ce_tokens, m.mtp_tokens};
-    return ap_stage_end_leaf(r->stage);
+    add(res, &m);
+    return ap_stage_end_leaf(r->stage, op->chunk);
 }
 
 static ap_status compute(struct ap_runner *r, const struct ap_pipe_op *op, const struct ap_pipe_event *e)
@@ -144,34 +157,46 @@ ap_status ap_runner_train(struct ap_runner *r, const struct ap_batches *batches,
     r->bias = router_bias;
     r->results = results;
     r->loads = loads;
+    memset(results, 0, (size_t)(r->stage->hi - r->stage->lo) * sizeof(*results));
     for (int64_t i = 0; i < r->schedule->event_count; i++)
         AP_TRY(execute(r, &r->schedule->events[i]));
+    return AP_OK;
+}
+
+/* One chunk: from the virtual stage before to the one behind. */
+static ap_status loss_of_chunk(struct ap_runner *r, int chunk, const struct ap_batch *batch, ap_tensor router_bias,
+                               struct ap_leaf_result *result)
+{
+    struct ap_stage *s = r->stage;
+    struct ap_stage_chunk *k = &s->chunks[chunk];
+    struct ap_model_buffers b = ap_stage_buffers(s, chunk, router_bias);
+    struct ap_loss_weights none = {0};
+    struct ap_model_result m = {0};
+    struct ap_comm_request request;
+    ap_tensor out;
+    int in = k->part.first_stage ? -1 : 0, to = k->part.last_stage ? -1 : 0, size = r->pipe->size, rank = r->pipe->rank;
+    if (in == 0) {
+        AP_TRY(ap_comm_recv_start(r->pipe, buffer(r, AP_PIPE_ACTIVATIONS_IN, 0), r->bytes, (rank + size - 1) % size,
+                                  LOSS_TAG, &request));
+        AP_TRY(ap_comm_wait(r->pipe, &request));
+    }
+    AP_TRY(ap_model_forward(k->model, 0, &b, batch, &none, message(r, AP_PIPE_ACTIVATIONS_IN, in), &out));
+    AP_TRY(put(r, AP_PIPE_ACTIVATIONS_OUT, to, out));
+    if (to == 0) {
+        AP_TRY(ap_comm_send_start(r->pipe, buffer(r, AP_PIPE_ACTIVATIONS_OUT, 0), r->bytes, (rank + 1) % size, LOSS_TAG,
+                                  &request));
+        AP_TRY(ap_comm_wait(r->pipe, &request));
+    }
+    AP_TRY(ap_model_loss(k->model, 0, &b, batch, &none, &m, NULL));
+    add(result, &m);
     return AP_OK;
 }
 
 ap_status ap_runner_loss(struct ap_runner *r, const struct ap_batch *batch, ap_tensor router_bias,
                          struct ap_leaf_result *result)
 {
-    struct ap_stage *s = r->stage;
-    struct ap_model_buffers b = ap_stage_buffers(s, router_bias);
-    struct ap_loss_weights none = {0};
-    struct ap_model_result m = {0};
-    struct ap_comm_request request;
-    ap_tensor out;
-    int in = s->part.first_stage ? -1 : 0, to = s->part.last_stage ? -1 : 0, rank = r->pipe->rank;
-    if (in == 0) {
-        AP_TRY(
-            ap_comm_recv_start(r->pipe, buffer(r, AP_PIPE_ACTIVATIONS_IN, 0), r->bytes, rank - 1, LOSS_TAG, &request));
-        AP_TRY(ap_comm_wait(r->pipe, &request));
-    }
-    AP_TRY(ap_model_forward(s->model, 0, &b, batch, &none, message(r, AP_PIPE_ACTIVATIONS_IN, in), &out));
-    AP_TRY(put(r, AP_PIPE_ACTIVATIONS_OUT, to, out));
-    if (to == 0) {
-        AP_TRY(
-            ap_comm_send_start(r->pipe, buffer(r, AP_PIPE_ACTIVATIONS_OUT, 0), r->bytes, rank + 1, LOSS_TAG, &request));
-        AP_TRY(ap_comm_wait(r->pipe, &request));
-    }
-    AP_TRY(ap_model_loss(s->model, 0, &b, batch, &none, &m, NULL));
-    *result = (struct ap_leaf_result){m.ce_sum, m.mtp_sum, m.balance, m.ce_tokens, m.mtp_tokens};
+    *result = (struct ap_leaf_result){0};
+    for (int c = 0; c < r->stage->chunk_count; c++)
+        AP_TRY(loss_of_chunk(r, c, batch, router_bias, result));
     return AP_OK;
 }

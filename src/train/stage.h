@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * What a process of the mesh trains: its part of the model and, for each group of its parameters, the communicator of
- * the ranks that hold the same slices, the optimizer and the gradient reducer.
+ * What a process of the mesh trains: its part of the model (several with an interleaved pipeline, one for each chunk)
+ * and, for each group of its parameters, the communicator of the ranks that hold the same slices, the optimizer and the
+ * gradient reducer.
  *
  * One step on each rank: for each own micro-batch begin_leaf, backward into the buffers, end_leaf; then reduce, norm,
  * update and, once all ranks agreed, flip. Groups are always worked through in their order, so that ranks that share
@@ -20,7 +21,10 @@ struct ap_stage_options {
     struct ap_backend *backend; /* borrowed */
     struct ap_mesh *mesh;       /* borrowed */
     const struct ap_model_config *cfg;
-    const int64_t *layer_begin; /* [stages + 1], borrowed for the call: layers of each stage; NULL: even */
+    enum ap_pipe_kind kind;     /* 1F1B, or interleaved with several chunks */
+    int chunks;                 /* parts of the model on each rank; 0: one */
+    const int64_t *layer_begin; /* [stages * chunks + 1], borrowed for the call: layers of each virtual stage (chunk *
+                                 * stages + stage); NULL: even */
     const int64_t *leaf_begin;  /* [data * expert + 1], likewise: micro-batches of each batch rank; NULL: even */
     const int64_t *window; /* [stages], likewise: micro-batches in flight from each stage on; NULL: those of 1F1B */
     int64_t leaves;        /* M, micro-batches of a global batch */
@@ -37,19 +41,27 @@ struct ap_stage_group {
     ap_tensor grad; /* own shard after reduce */
 };
 
+/* One chunk of the pipeline on this rank. */
+struct ap_stage_chunk {
+    struct ap_model_part part;
+    struct ap_model *model;
+    const struct ap_params *params;
+    struct ap_stage_group groups[AP_GROUPS];
+    int count;
+    int slots;
+};
+
 struct ap_stage {
     struct ap_backend *be;
     struct ap_mesh *mesh;
-    struct ap_model_part part;
-    int64_t *layer_begin; /* [stages + 1] */
-    struct ap_model *model;
-    const struct ap_params *params;
-    int64_t hidden; /* numbers per token between stages */
+    int64_t *layer_begin; /* [stages * chunks + 1] */
+    int64_t hidden;       /* numbers per token between stages */
     ap_dtype dtype;
     int64_t lo, hi;                    /* own micro-batches */
     struct ap_pipe_schedule *schedule; /* of these */
-    struct ap_stage_group groups[AP_GROUPS];
-    int count;
+    int *slot;                         /* [schedule->op_count] of the operation, in its chunk's model */
+    struct ap_stage_chunk *chunks;
+    int chunk_count;
     double *sums;       /* [world] scratch of the norm */
     int64_t *sum_bytes; /* [world] */
 };
@@ -58,7 +70,9 @@ struct ap_stage {
  * any case. */
 struct ap_stage_layout {
     struct ap_mesh_shape shape;
-    int64_t *layer_begin, *leaf_begin, *window; /* as in ap_stage_options */
+    enum ap_pipe_kind kind;
+    int chunks;
+    int64_t *layer_begin, *leaf_begin, *window; /* as in ap_stage_options; window NULL: the kind's own */
 };
 ap_status ap_stage_layout(const struct ap_plan *plan, struct ap_stage_layout *l_p, struct ap_error *err);
 void ap_stage_layout_free(struct ap_stage_layout *l); /* zeroed is fine */
@@ -69,20 +83,21 @@ ap_status ap_stage_check(const struct ap_stage_options *opt, struct ap_error *er
 /* Not collective. Weights are zero. */
 ap_status ap_stage_create(const struct ap_stage_options *opt, struct ap_stage **s_p, struct ap_error *err);
 void ap_stage_destroy(struct ap_stage *s); /* NULL is fine */
-/* The part of the rank with these coordinates. */
-ap_status ap_stage_part(const struct ap_stage *s, const int coord[AP_AXES], struct ap_model_part *part_p);
+/* That chunk's part on the rank with these coordinates. */
+ap_status ap_stage_part(const struct ap_stage *s, const int coord[AP_AXES], int chunk, struct ap_model_part *part_p);
 /* Initial weights: those of ap_params_init. Not collective. */
 ap_status ap_stage_init_weights(struct ap_stage *s, const struct ap_model_config *cfg, uint64_t seed);
-/* Gradient buffers held, in bytes. */
+/* Bytes of activations and scratch, and of gradient buffers. */
+size_t ap_stage_model_bytes(const struct ap_stage *s);
 int64_t ap_stage_gradient_bytes(const struct ap_stage *s);
-/* Committed weights for the model; no gradients. */
-struct ap_model_buffers ap_stage_buffers(const struct ap_stage *s, ap_tensor router_bias);
+/* Committed weights for the chunk's model; no gradients. */
+struct ap_model_buffers ap_stage_buffers(const struct ap_stage *s, int chunk, ap_tensor router_bias);
 
 /* Drop what a step that failed left behind. */
 void ap_stage_reset(struct ap_stage *s);
-/* Zeroed gradient buffers of the next own micro-batch into b->grads. */
-ap_status ap_stage_begin_leaf(struct ap_stage *s, struct ap_model_buffers *b);
-ap_status ap_stage_end_leaf(struct ap_stage *s);
+/* Zeroed gradient buffers of the chunk's next own micro-batch into b->grads. */
+ap_status ap_stage_begin_leaf(struct ap_stage *s, int chunk, struct ap_model_buffers *b);
+ap_status ap_stage_end_leaf(struct ap_stage *s, int chunk);
 /* Collective. */
 ap_status ap_stage_reduce(struct ap_stage *s);
 /* Collective. Norm of the whole model's gradient, the same bits everywhere. */

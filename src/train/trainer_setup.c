@@ -34,6 +34,8 @@ static struct ap_stage_options stage_options(const struct ap_trainer *t)
         .backend = t->be,
         .mesh = t->mesh,
         .cfg = &t->job->model.cfg,
+        .kind = t->layout.kind,
+        .chunks = t->layout.chunks,
         .layer_begin = t->layout.layer_begin,
         .leaf_begin = t->layout.leaf_begin,
         .window = t->layout.window,
@@ -207,7 +209,7 @@ static ap_status open_model(struct ap_trainer *t, struct ap_error *err)
     struct ap_stage_options so = stage_options(t);
     AP_TRY(ap_stage_create(&so, &t->stage, err));
     AP_TRY(ap_runner_create(t->stage, &t->runner, err));
-    t->params = t->stage->params;
+    t->params = t->stage->chunks[0].params;
     t->routers = t->params->routers;
     t->lo = t->stage->lo;
     t->hi = t->stage->hi;
@@ -328,7 +330,7 @@ static void announce(struct ap_trainer *t)
         ap_info("mesh: data %d x expert %d x tensor %d x pipeline %d", axes[AP_AXIS_DATA], axes[AP_AXIS_EXPERT],
                 axes[AP_AXIS_TENSOR], axes[AP_AXIS_PIPE]);
     ap_info("memory for each rank: model %.1f MiB, gradients %.1f MiB",
-            (double)ap_model_memory(t->stage->model) / 1048576, (double)ap_stage_gradient_bytes(t->stage) / 1048576);
+            (double)ap_stage_model_bytes(t->stage) / 1048576, (double)ap_stage_gradient_bytes(t->stage) / 1048576);
 }
 
 /* Before the threads are decided: what they can come to. */

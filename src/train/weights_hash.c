@@ -53,30 +53,26 @@ static int speaks(const int coord[AP_AXES], int group)
 static ap_status send_own(struct gather *g)
 {
     struct ap_stage *s = g->stage;
-    for (int i = 0; i < s->count; i++) {
-        struct ap_comm_request r;
-        const void *host = NULL;
-        int id = s->groups[i].id;
-        if (!speaks(s->mesh->coord, id))
-            continue;
-        AP_TRY(ap_optimizer_host_weights(s->groups[i].optim, &host));
-        int64_t bytes = (s->params->region[id].end - s->params->region[id].begin) * (int64_t)g->es;
-        AP_TRY(ap_comm_send_start(s->mesh->world, host, bytes, 0, TAG, &r));
-        AP_TRY(ap_comm_wait(s->mesh->world, &r));
-    }
+    for (int c = 0; c < s->chunk_count; c++)
+        for (int i = 0; i < s->chunks[c].count; i++) {
+            const struct ap_stage_chunk *k = &s->chunks[c];
+            struct ap_comm_request r;
+            const void *host = NULL;
+            int id = k->groups[i].id;
+            if (!speaks(s->mesh->coord, id))
+                continue;
+            AP_TRY(ap_optimizer_host_weights(k->groups[i].optim, &host));
+            int64_t bytes = (k->params->region[id].end - k->params->region[id].begin) * (int64_t)g->es;
+            AP_TRY(ap_comm_send_start(s->mesh->world, host, bytes, 0, TAG, &r));
+            AP_TRY(ap_comm_wait(s->mesh->world, &r));
+        }
     return AP_OK;
 }
 
-/* All groups that rank `slot` speaks for. */
-static ap_status take_from(struct gather *g, int slot)
+/* All groups of a part that rank `slot` speaks for. */
+static ap_status take_part(struct gather *g, int slot, const int coord[AP_AXES], const struct ap_params *p)
 {
-    struct ap_stage *s = g->stage;
-    int coord[AP_AXES];
-    struct ap_params *p = NULL;
-    struct ap_model_part part;
-    ap_mesh_coord(&s->mesh->shape, slot, coord);
-    AP_TRY(ap_stage_part(s, coord, &part));
-    AP_TRY(ap_params_create(g->cfg, &part, &p));
+    struct ap_comm *world = g->stage->mesh->world;
     ap_status st = AP_OK;
     for (int id = 0; st == AP_OK && id < AP_GROUPS; id++) {
         struct ap_comm_request r;
@@ -84,14 +80,32 @@ static ap_status take_from(struct gather *g, int slot)
         if (bytes == 0 || !speaks(coord, id))
             continue;
         uint8_t *region = malloc((size_t)bytes);
-        st = region ? ap_comm_recv_start(s->mesh->world, region, bytes, slot, TAG, &r) : AP_ERR_NOMEM;
+        st = region ? ap_comm_recv_start(world, region, bytes, slot, TAG, &r) : AP_ERR_NOMEM;
         if (st == AP_OK)
-            st = ap_comm_wait(s->mesh->world, &r);
+            st = ap_comm_wait(world, &r);
         if (st == AP_OK)
             st = scatter(g, p, id, region);
         free(region);
     }
-    ap_params_destroy(p);
+    return st;
+}
+
+static ap_status take_from(struct gather *g, int slot)
+{
+    struct ap_stage *s = g->stage;
+    int coord[AP_AXES];
+    ap_status st = AP_OK;
+    ap_mesh_coord(&s->mesh->shape, slot, coord);
+    for (int c = 0; st == AP_OK && c < s->chunk_count; c++) {
+        struct ap_params *p = NULL;
+        struct ap_model_part part;
+        st = ap_stage_part(s, coord, c, &part);
+        if (st == AP_OK)
+            st = ap_params_create(g->cfg, &part, &p);
+        if (st == AP_OK)
+            st = take_part(g, slot, coord, p);
+        ap_params_destroy(p);
+    }
     return st;
 }
 
@@ -99,11 +113,12 @@ static ap_status take_from(struct gather *g, int slot)
 static ap_status take_own(struct gather *g)
 {
     struct ap_stage *s = g->stage;
-    for (int i = 0; i < s->count; i++) {
-        const void *host = NULL;
-        AP_TRY(ap_optimizer_host_weights(s->groups[i].optim, &host));
-        AP_TRY(scatter(g, s->params, s->groups[i].id, host));
-    }
+    for (int c = 0; c < s->chunk_count; c++)
+        for (int i = 0; i < s->chunks[c].count; i++) {
+            const void *host = NULL;
+            AP_TRY(ap_optimizer_host_weights(s->chunks[c].groups[i].optim, &host));
+            AP_TRY(scatter(g, s->chunks[c].params, s->chunks[c].groups[i].id, host));
+        }
     return AP_OK;
 }
 
@@ -126,11 +141,11 @@ ap_status ap_weights_hash(struct ap_stage *s, const struct ap_model_config *cfg,
     struct gather g = {.stage = s, .cfg = cfg, .es = ap_dtype_size(s->dtype)};
     struct ap_comm *world = s->mesh->world;
     ap_status st;
-    if (world->size == s->mesh->batch->size && s->mesh->shape.size[AP_AXIS_EXPERT] == 1) {
+    if (world->size == s->mesh->batch->size && s->mesh->shape.size[AP_AXIS_EXPERT] == 1 && s->chunk_count == 1) {
         const void *host = NULL;
-        st = world->rank == 0 ? ap_optimizer_host_weights(s->groups[0].optim, &host) : AP_OK;
+        st = world->rank == 0 ? ap_optimizer_host_weights(s->chunks[0].groups[0].optim, &host) : AP_OK;
         if (host)
-            hash_flat(h, s->params, host, g.es);
+            hash_flat(h, s->chunks[0].params, host, g.es);
     } else {
         st = world->rank == 0 ? receive(&g, h) : send_own(&g);
     }

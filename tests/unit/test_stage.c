@@ -22,6 +22,7 @@ TestSuite(stage, .timeout = 300);
 struct run {
     struct ap_model_config cfg;
     struct ap_mesh_shape shape;
+    int chunks;
     const int64_t *layer_begin, *leaf_begin;
     ap_dtype dtype;
     int recompute, steps;
@@ -75,7 +76,7 @@ static struct ap_loss_weights weights_of(const struct run *run, struct ap_comm *
 }
 
 /* Every element of the gradient comes from exactly one rank: the others leave it alone. */
-static void keep_grads(struct vrank *v, const struct run *run, struct ap_stage *s)
+static void keep_grads(struct vrank *v, const struct run *run, struct ap_stage_chunk *s)
 {
     for (int i = 0; i < s->count; i++) {
         struct ap_stage_group *g = &s->groups[i];
@@ -107,8 +108,8 @@ static void one_step(struct vrank *v, struct run *run, struct ap_stage *s, struc
     VCHECK(v, ap_runner_train(r, b, &lw, bias, res->own, loads) == AP_OK);
     VCHECK(v, ap_results_gather(res) == AP_OK);
     VCHECK(v, ap_stage_reduce(s) == AP_OK);
-    if (step == 0 && run->grads)
-        keep_grads(v, run, s);
+    for (int c = 0; step == 0 && run->grads && c < s->chunk_count; c++)
+        keep_grads(v, run, &s->chunks[c]);
     VCHECK(v, ap_stage_norm(s, &norm) == AP_OK);
     VCHECK(v, ap_stage_update(s, &h, ap_optimizer_clip_scale(norm, h.clip)) == AP_OK);
     ap_stage_flip(s);
@@ -150,6 +151,8 @@ static void train(struct vrank *v)
     struct ap_stage_options opt = {.backend = be,
                                    .mesh = mesh,
                                    .cfg = &run->cfg,
+                                   .kind = run->chunks > 1 ? AP_PIPE_INTERLEAVED : AP_PIPE_1F1B,
+                                   .chunks = run->chunks,
                                    .layer_begin = run->layer_begin,
                                    .leaf_begin = run->leaf_begin,
                                    .leaves = LEAVES,
@@ -159,7 +162,7 @@ static void train(struct vrank *v)
                                    .recompute = run->recompute};
     VCHECK(v, ap_stage_create(&opt, &s, &err) == AP_OK);
     if (s) {
-        int64_t routers = s->params->routers, *loads = calloc((size_t)routers + 1, sizeof(*loads));
+        int64_t routers = s->chunks[0].params->routers, *loads = calloc((size_t)routers + 1, sizeof(*loads));
         double *bias = calloc((size_t)routers + 1, sizeof(*bias));
         for (int64_t i = 0; i < routers; i++)
             put(bias, run->dtype, i, (double)(i % 5) * 0.01);
@@ -199,6 +202,7 @@ static struct run alone(const struct run *run)
 {
     struct run one = *run;
     one.shape = (struct ap_mesh_shape){{1, 1, 1, 1}};
+    one.chunks = 0;
     one.layer_begin = one.leaf_begin = NULL;
     one.recompute = 0;
     return one;
@@ -340,6 +344,24 @@ AP_TEST(stage, five_layers_on_three_stages)
     run.recompute = 1;
     check(run, &one);
     run.shape = mesh_of(3, 1, 2, 2);
+    check(run, &one);
+    free(one.grads);
+}
+
+AP_TEST(stage, interleaved_chunks)
+{
+    static const int64_t layers[] = {0, 1, 3, 4, 5};
+    struct run one = {0}, run = job("tiny-v3", AP_F64);
+    run.cfg.layers = 5;
+    run.chunks = 2;
+    run.shape = mesh_of(2, 1, 1, 1);
+    run.layer_begin = layers;
+    check(run, &one);
+    run.shape = mesh_of(2, 2, 1, 2);
+    check(run, &one);
+    run.layer_begin = NULL;
+    run.shape = mesh_of(2, 1, 2, 1);
+    run.recompute = 1;
     check(run, &one);
     free(one.grads);
 }
