@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Layers over stages, unevenly where stages differ in speed. The balanced split is the dynamic programme
  *   f[k][j] = min over i of max(f[k-1][i], time of layers i .. j-1 on stage k)
- * whose best i grows with j. A thorough split also asks, for several limits on the
- * slowest stage, for the least sum of stage times below it: with few micro-batches the sum counts as much. */
+ * whose best i grows with j. A thorough split also asks, for several limits on the slowest stage, for the least sum of
+ * stage times below it: with few micro-batches the sum counts as much. */
 #include "config.h"
 
 #include <math.h>
@@ -37,6 +37,16 @@ static void stage_links(struct ap_layout_model *m, const struct ap_layout *l, in
         if (mean)
             m->links[s].speed = 1 / slowness;
     }
+}
+
+static int same_link(struct ap_topo_link a, struct ap_topo_link b)
+{
+    return a.latency == b.latency && a.bandwidth == b.bandwidth;
+}
+
+static int same_links(const struct ap_stage_links *a, const struct ap_stage_links *b)
+{
+    return a->speed == b->speed && same_link(a->tensor, b->tensor) && same_link(a->expert, b->expert);
 }
 
 /* line[i]: seconds of the layers before i on stage s; ends[0], ends[1]: of what goes with the first and the last
@@ -108,7 +118,7 @@ static double programme(struct ap_layout_model *m, const struct ap_layout *l, st
         f[j] = j == 0 ? 0 : INFINITY;
     for (int k = 1; k <= stages; k++) {
         int s = (k - 1) % l->pipeline, last = (k + l->pipeline - 2) % l->pipeline;
-        if (k == 1 || memcmp(&m->links[s], &m->links[last], sizeof *m->links) != 0)
+        if (k == 1 || !same_links(&m->links[s], &m->links[last]))
             stage_line(m, l, s, ends);
         for (int j = 0; j <= layers; j++)
             f[k * width + j] = INFINITY;
