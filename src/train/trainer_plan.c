@@ -10,13 +10,28 @@
 #include "base/json.h"
 #include "train/trainer_impl.h"
 
+/* Rank 0. The given plan, as far as it can be judged without the nodes. */
+static ap_status read_given(struct ap_trainer *t, struct ap_plan **p, struct ap_error *err)
+{
+    AP_TRY(ap_plan_read(t->opt.plan, p, err));
+    ap_status st = ap_plan_check_job(*p, t->job, t->comm->size, err);
+    if (st != AP_OK)
+        ap_error_at(err, t->opt.plan, 0, 0);
+    return st;
+}
+
 ap_status ap_trainer_plan_check(struct ap_trainer *t, struct ap_error *err)
 {
     struct ap_plan *p = NULL;
     char path[4096];
+    ap_status st = AP_OK;
     int64_t planned = t->opt.plan != NULL;
-    if (t->comm->rank == 0 && !planned && ap_trainer_path(t, "plan.json", path, sizeof(path), NULL) == AP_OK)
+    if (t->comm->rank == 0 && planned)
+        st = read_given(t, &p, err);
+    else if (t->comm->rank == 0 && ap_trainer_path(t, "plan.json", path, sizeof(path), NULL) == AP_OK)
         planned = access(path, F_OK) == 0;
+    ap_plan_destroy(p);
+    AP_TRY(ap_comm_agree(t->comm, st, NULL, err));
     AP_TRY(ap_comm_max_i64(t->comm, &planned, 1));
     if (planned)
         return AP_OK;
@@ -33,15 +48,13 @@ static int for_nodes(const struct ap_plan *p, const char *identity)
 
 static ap_status given(struct ap_trainer *t, const char *identity, struct ap_plan **p, struct ap_error *err)
 {
-    AP_TRY(ap_plan_read(t->opt.plan, p, err));
-    ap_status st = ap_plan_check_job(*p, t->job, t->comm->size, err);
-    if (st == AP_OK && !for_nodes(*p, identity)) {
-        st = ap_error_set(err, AP_ERR_INPUT, "the plan was made for other nodes, or for another order of the ranks");
-        ap_error_hint(err, "measure these with 'antipode probe' and make a new plan");
-    }
-    if (st != AP_OK)
-        ap_error_at(err, t->opt.plan, 0, 0);
-    return st;
+    AP_TRY(read_given(t, p, err));
+    if (for_nodes(*p, identity))
+        return AP_OK;
+    ap_error_set(err, AP_ERR_INPUT, "the plan was made for other nodes, or for another order of the ranks");
+    ap_error_at(err, t->opt.plan, 0, 0);
+    ap_error_hint(err, "measure these with 'antipode probe' and make a new plan");
+    return AP_ERR_INPUT;
 }
 
 /* That of an earlier start; NULL: there is none that holds any more. */

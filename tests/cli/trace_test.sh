@@ -36,7 +36,10 @@ for pid in 0 1; do
     [ "$(jq -c "[.[] | select(.pid == $pid and .name == \"step\" and .ph == \"X\").args.step]" t.json)" = '[2,3,4]' ] ||
         fail "rank $pid: other steps than 2 to 4"
     # three micro-batches for each rank and step, through three layers and the MTP block of tiny-v3
-    [ "$(count t.json $pid micro-batch)" = 9 ] || fail "rank $pid: $(count t.json $pid micro-batch) micro-batches, not 9"
+    for half in forward backward; do
+        n=$(count t.json $pid "micro-batch $half")
+        [ "$n" = 9 ] || fail "rank $pid: $n micro-batches $half, not 9"
+    done
     [ "$(count t.json $pid "layer backward")" = 36 ] || fail "rank $pid: $(count t.json $pid "layer backward") layers back, not 36"
     for name in data forward backward loss MTP 'attention forward' 'attention backward' 'MoE forward' 'MoE backward' \
         'MLP forward' 'MLP backward' 'gradient reduction' exchange 'gradient norm' optimizer update 'parameter gather' \

@@ -21,8 +21,9 @@ refused()
 # ---- more ranks than micro-batches; meshes that the model or the ranks do not allow
 refused 3 'data 8 x expert 1: a step has only 6 micro-batches.*at most data 6' 8 --set name=many
 refused 3 'data 3 x tensor 1 x pipeline 1 x expert 1 are not 2 ranks' 2 --set name=many --set parallel.data=3
-refused 3 'tensor 3: 4 attention heads cannot be shared out evenly.*tensor 2 fits them' 3 --set name=many --set parallel.tensor=3
-refused 4 'plan.json.*No such file' 2 --set name=many --plan no/plan.json
+refused 3 'parallel.tensor is 3, which does not divide num_attention_heads of the model, 4' 3 --set name=many --set parallel.tensor=3
+refused 3 '3 ranks cannot be shared out by tensor 1 x pipeline 2 x expert 1' 3 --set name=many --set parallel.pipeline=2
+refused 3 'no/plan.json: cannot open: No such file or directory' 2 --set name=many --plan no/plan.json
 [ ! -e runs/many ] || fail "a refused job left a run directory"
 
 # ---- a run directory that cannot be written

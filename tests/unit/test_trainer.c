@@ -374,7 +374,7 @@ AP_TEST(trainer, ranks_that_the_batch_cannot_feed)
     cr_expect(strstr(o.err[0].text, "data 8 x expert 1: a step has only 7 micro-batches"), "%s", o.err[0].text);
     cr_expect(strstr(o.err[0].hint, "at most data 7"), "%s", o.err[0].hint);
     cr_expect_eq(RUN(2, &o, "name=x", "parallel.data=3"), AP_ERR_INPUT);
-    cr_expect_eq(RUN(2, &o, "name=x", "parallel.tensor=3"), AP_ERR_INPUT);
+    cr_expect_eq(RUN(3, &o, "name=x", "parallel.pipeline=2"), AP_ERR_INPUT);
     cr_expect_neq(access("runs/x", F_OK), 0, "a refused job leaves nothing behind");
 }
 
