@@ -5,7 +5,7 @@
 set -u
 # shellcheck source=tests/support/train_lib.sh
 . "$AP_SRCDIR/tests/support/train_lib.sh"
-setup_work
+setup_work 16
 
 steps=50 short=10 fall=1 rank_counts="2 3 4 6"
 if [ -n "${AP_TEST_SANITIZED:-}" ]; then

@@ -14,10 +14,13 @@ seed=${AP_KILL_SEED:-$(($(date +%s) % 32768))}
 RANDOM=$seed
 echo "AP_KILL_SEED=$seed"
 
-# Steps written so far.
-lines()
+exec {silent}<> <(:) # nothing ever comes: to wait without a process
+# Steps written so far, in $lines.
+look()
 {
-    wc -l 2> /dev/null < "runs/$1/metrics.jsonl" || echo 0
+    local all=()
+    [ ! -e "runs/$1/metrics.jsonl" ] || mapfile -t all < "runs/$1/metrics.jsonl"
+    lines=${#all[@]}
 }
 
 # Processes of this test's antipode-train, by the folder they run in.
@@ -37,14 +40,16 @@ while [ $kills -lt 20 ] && [ $tries -lt 40 ]; do
     run=k$((kills / 5)) # four runs of five kills each
     [ ! -e "runs/$run/summary.json" ] || rm -rf "runs/$run" # ended before its five kills: begin anew
     # up to 11 steps further than the time before, and somewhere in that step or in the save after it
-    target=$(($(lines $run) + 1 + RANDOM % 11))
+    look $run
+    target=$((lines + 1 + RANDOM % 11))
     pause=$(awk -v r="$RANDOM" 'BEGIN { printf "%.3f", r / 32768 * 0.15 }')
     ranks "$n" antipode train job.yaml --set name="$run" > kill.txt 2>&1 &
     job=$!
     for ((i = 0; i < 1200; i++)); do
-        [ "$(lines $run)" -lt $target ] || break
+        look $run
+        [ "$lines" -lt $target ] || break
         kill -0 $job 2> /dev/null || break
-        sleep 0.01
+        read -r -t 0.01 -u $silent _
     done
     sleep "$pause"
     pids=$(rank_pids)

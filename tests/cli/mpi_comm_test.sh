@@ -5,8 +5,13 @@ set -u
 # shellcheck source=tests/support/train_lib.sh
 . "$AP_SRCDIR/tests/support/train_lib.sh"
 program=$AP_BUILDDIR/tests/mpi/mpi_comm
-for n in 1 2 3 4 5; do
-    ranks $n "$program" > "$TMPDIR/out.txt" 2>&1 || fail "$n ranks: $(cat "$TMPDIR/out.txt")"
+rank_counts="1 2 3 4 5"
+if [ -n "${AP_TEST_SANITIZED:-}" ]; then
+    rank_counts=3
+    echo "fewer: numbers of ranks: 3 alone, not 1 to 5"
+fi
+for n in $rank_counts; do
+    ranks "$n" "$program" > "$TMPDIR/out.txt" 2>&1 || fail "$n ranks: $(cat "$TMPDIR/out.txt")"
     grep -q "^mpi, $n ranks: 0 failures" "$TMPDIR/out.txt" || fail "$n ranks: $(cat "$TMPDIR/out.txt")"
 done
 "$program" > "$TMPDIR/out.txt" 2>&1 || fail "alone: $(cat "$TMPDIR/out.txt")"

@@ -20,8 +20,12 @@ nested()
             .open += [$s]) | .bad) | add | if length == 0 then true else error("not nested: \(.[0])") end' "$1" > nested.txt 2>&1
 }
 
-# count FILE PID NAME: spans of that name.
-count() { jq --argjson pid "$2" --arg name "$3" '[.[] | select(.ph == "X" and .pid == $pid and .name == $name)] | length' "$1"; }
+# count FILE PID NAME: spans of that name; FILE is read once.
+count()
+{
+    [ -e "counts.$1" ] || jq -r '.[] | select(.ph == "X") | "\(.pid) \(.name)"' "$1" | sort | uniq -c > "counts.$1"
+    awk -v what="$2 $3" '{ n = $1; sub(/^ *[0-9]+ /, ""); if ($0 == what) found = n } END { print found + 0 }' "counts.$1"
+}
 
 lines() { wc -l 2> /dev/null < "runs/$1/metrics.jsonl" || echo 0; }
 
@@ -64,10 +68,7 @@ jq -e -n --slurpfile t t.json --slurpfile m runs/traced/metrics.jsonl '
 jq -e '[.[] | select(.ph == "X" and .name == "step")] | group_by(.args.step) | all(.[]; length == 2 and
     ([.[].ts] | max) < ([.[] | .ts + .dur] | min))' t.json > /dev/null || fail "the clocks of the ranks differ"
 
-# The rest of a sanitized run is the refusals and the run that fails: the others are told apart by their results.
-sanitized=${AP_TEST_SANITIZED:-}
 # ---- the same bits without; the default range is 10 steps
-if [ -z "$sanitized" ]; then
 train 2 --set name=plain --set train_steps=6 --set threads=2 || fail "plain: $(tail -n 4 out.txt)"
 same plain traced
 antipode train job.yaml --set name=ten --set train_steps=12 --trace ten.json > out.txt 2>&1 || fail "ten: $(tail -n 4 out.txt)"
@@ -79,8 +80,6 @@ antipode train job.yaml --set name=ten --set train_steps=15 --trace ten.json > o
 antipode bench step job.yaml --trace bench.json --repeats 3 > out.txt 2>&1 || fail "bench: $(tail -n 4 out.txt)"
 nested bench.json || fail "bench: $(head -c 600 nested.txt)"
 [ "$(count bench.json 0 step)" = 4 ] || fail "bench: $(count bench.json 0 step) steps, not the warm-up and 3"
-
-fi
 
 # ---- refused: code, one line, no run directory
 refused()
@@ -104,7 +103,6 @@ train 2 --set name=wild --set optim.lr=10 --set optim.clip=0 --set optim.warmup_
 [ $? = 7 ] || fail "a run that fails: $(tail -n 3 out.txt)"
 nested wild.json || fail "failed: $(head -c 600 nested.txt)"
 [ "$(echo wild.json*)" = wild.json ] || fail "failed: $(echo wild.json*)"
-[ -z "$sanitized" ] || pass_or_fail
 antipode train job.yaml --set name=stop --set train_steps=1000000 --set eval.every=0 --set checkpoint.every=0 --trace stop.json \
     --trace-steps 1-2000 > out.txt 2>&1 &
 pid=$!

@@ -33,9 +33,10 @@ struct hx {
     double tolerance; /* of |difference| / max |oracle| per tensor */
     struct hx_tensor t[HX_MAX];
     int count;
-    uint64_t counter; /* next random counter */
-    int every;        /* of the calls, run the first and each so-manyth after it */
-    int asked;        /* calls that the case came with so far */
+    const float *normals; /* borrowed from hx_normals */
+    uint64_t counter;     /* next random counter */
+    int every;            /* of the calls, run the first and each so-manyth after it */
+    int asked;            /* calls that the case came with so far */
     /* results */
     int calls, failures, unsupported;
     double worst;
@@ -44,6 +45,9 @@ struct hx {
 
 typedef ap_status hx_call(struct ap_backend *be, const ap_tensor *t, const void *params);
 
+/* Random normal numbers that the tensors take, one after the other and round again: a prime many, so that no shape
+ * meets its own beginning. To be freed; NULL where memory ends. */
+float *hx_normals(void);
 /* Forget the tensors of the previous call. */
 void hx_begin(struct hx *h);
 /* Add a dense tensor, values random normal (HX_REAL, HX_STAT, AP_F64) or zero (integers); returns its index. */

@@ -49,14 +49,21 @@ static const struct op_case cases[] = {TOLERANCE_LIST(TABLE)};
 struct choice {
     const char *backend, *op; /* NULL: all */
     int every;
+    const float *normals;
 };
 
-static int run_op(const struct op_case *c, int every, struct ap_backend *be, struct ap_backend *oracle,
-                  struct ap_backend *twin, ap_dtype type)
+static int run_op(const struct op_case *c, const struct choice *choice, struct ap_backend *be,
+                  struct ap_backend *oracle, struct ap_backend *twin, ap_dtype type)
 {
     double tolerance = type == AP_BF16 ? c->bf16 : c->tolerance;
-    struct hx h = {
-        .be = be, .oracle = oracle, .twin = twin, .type = type, .op = c->name, .tolerance = tolerance, .every = every};
+    struct hx h = {.be = be,
+                   .oracle = oracle,
+                   .twin = twin,
+                   .type = type,
+                   .op = c->name,
+                   .tolerance = tolerance,
+                   .normals = choice->normals,
+                   .every = choice->every};
     c->run(&h);
     hx_free(&h);
     if (h.unsupported && !be->vt->is_host && type != AP_F64)
@@ -93,9 +100,9 @@ static int run_backend(const char *name, const struct choice *choice, int thread
     for (size_t i = 0; be && oracle && i < sizeof(cases) / sizeof(cases[0]); i++) {
         if (choice->op && strcmp(choice->op, cases[i].name) != 0)
             continue;
-        failures += run_op(&cases[i], choice->every, be, oracle, twin, AP_F32);
-        failures += run_op(&cases[i], choice->every, be, oracle, twin, AP_BF16);
-        failures += threads > 1 || max_isa ? 0 : run_op(&cases[i], choice->every, be, oracle, twin, AP_F64);
+        failures += run_op(&cases[i], choice, be, oracle, twin, AP_F32);
+        failures += run_op(&cases[i], choice, be, oracle, twin, AP_BF16);
+        failures += threads > 1 || max_isa ? 0 : run_op(&cases[i], choice, be, oracle, twin, AP_F64);
     }
     ap_backend_close(twin);
     ap_backend_close(oracle);
@@ -193,6 +200,12 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: ops [--backend NAME] [--op NAME] [--every N]\n");
         return 2;
     }
+    float *normals = hx_normals();
+    if (!normals) {
+        fprintf(stderr, "out of memory\n");
+        return 1;
+    }
+    choice.normals = normals;
     const char *backend = choice.backend;
     int failures = check_table() + check_names(), matched = 0;
     for (const char *const *name = ap_backend_names(); *name; name++) {
@@ -210,6 +223,7 @@ int main(int argc, char **argv)
         failures += run_plugin(backend ? backend : "cuda", &choice, backend != NULL);
     if (!choice.op && !backend)
         failures += run_gradients();
+    free(normals);
     printf("%s: %d failures\n", failures ? "FAILED" : "passed", failures);
     return failures ? 1 : 0;
 }

@@ -20,7 +20,7 @@ pass_or_fail()
     exit 0
 }
 
-# setup_work: enter the folder; the data are texts of this source tree.
+# setup_work [TOKENS]: enter the folder; the data are texts of this source tree. TOKENS of a sequence, 32 unless given.
 setup_work()
 {
     work=$TMPDIR/work
@@ -28,13 +28,13 @@ setup_work()
     mkdir corpus
     cp "$AP_SRCDIR"/src/base/*.c "$AP_SRCDIR"/src/train/*.c corpus/ || exit 99
     antipode prep --out data --valid-fraction 0.2 --combined-only corpus > prep.txt 2>&1 || { cat prep.txt; exit 99; }
-    cat > job.yaml << 'YAML'
+    cat > job.yaml << YAML
 name: tiny
 train_steps: 50
 seed: 11
 threads: 1
 model: {preset: tiny-v3}
-data: {train: data/train, valid: data/valid, seq_len: 32}
+data: {train: data/train, valid: data/valid, seq_len: ${1:-32}}
 batch: {global_sequences: 12, micro_sequences: 2}
 optim: {lr: 3e-3, warmup_steps: 5}
 checkpoint: {every: 7, keep: 3}
