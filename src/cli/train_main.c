@@ -15,10 +15,8 @@ static const struct {
     const struct ap_verb *desc;
     int (*run)(int argc, char **argv);
 } verbs[] = {
-    {&ap_verb_desc_train, ap_tverb_train},
-    {&ap_verb_desc_eval, ap_tverb_eval},
-    {&ap_verb_desc_selftest, ap_tverb_selftest},
-    {&ap_verb_desc_bench, ap_tverb_bench},
+    {&ap_verb_desc_train, ap_tverb_train},       {&ap_verb_desc_eval, ap_tverb_eval},
+    {&ap_verb_desc_selftest, ap_tverb_selftest}, {&ap_verb_desc_bench, ap_tverb_bench},
     {&ap_verb_desc_probe, ap_tverb_probe},
 };
 
