@@ -6,7 +6,7 @@ set -u
 # shellcheck source=tests/support/expect.sh
 . "$AP_SRCDIR/tests/support/expect.sh"
 cd "$TMPDIR" || exit 99
-probe=(timeout 60 mpirun -n 4 antipode probe --quick --threads 1)
+probe=(timeout 300 mpirun -n 4 antipode probe --quick --threads 1)
 
 "${probe[@]}" --json --svg map.svg --sites "here=*" > probe.json 2> err || cat err
 check "probe.json" jq -e '.format == "antipode-probe" and .version == 1 and .levels.node.pairs == 6
@@ -30,9 +30,9 @@ check "one.csv" grep -q '^rank,0,' one.csv
 
 expect 2 "'b' is not NAME=PATTERN" antipode probe --sites 'a=x*,b'
 expect 2 "'=x' is not NAME=PATTERN" antipode probe --sites '=x'
-expect 2 "add NAME=" timeout 60 antipode probe --quick --threads 1 --sites 'a=nothing-*'
+expect 2 "add NAME=" timeout 300 antipode probe --quick --threads 1 --sites 'a=nothing-*'
 expect 2 "seconds" antipode probe --seconds 0
 expect 2 "did you mean --svg?" antipode probe --swg map.svg
-expect 3 "/nowhere" timeout 60 antipode probe --out /nowhere/topology.csv
+expect 3 "/nowhere" timeout 300 antipode probe --out /nowhere/topology.csv
 check "nothing is left where it could not be written" test ! -e /nowhere
 finish

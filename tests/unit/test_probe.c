@@ -491,7 +491,7 @@ static void over_threads(int nodes, int sites)
     }
 }
 
-AP_TEST(probe, over_communicators, .timeout = 60)
+AP_TEST(probe, over_communicators, .timeout = 300)
 {
     over_threads(1, 1);
     over_threads(3, 0);
