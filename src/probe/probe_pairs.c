@@ -14,8 +14,9 @@
 
 #define LAN_LEAST    65536
 #define LAN_GROWTH   4
-#define GROWTH       128 /* a run is at most so many times larger than the one before it */
-#define STEADY       0.1 /* both halves of a run are alike within this: the connection is up to speed */
+#define LAN_SPEND    30.0 /* times lan_seconds: no more time for one size than this, if it was sent twice */
+#define GROWTH       128  /* a run is at most so many times larger than the one before it */
+#define STEADY       0.1  /* both halves of a run are alike within this: the connection is up to speed */
 #define SEARCHES_MAX 6
 #define SKIPPED      0.25 /* of a run's messages, not in the fit */
 #define ENOUGH       8    /* points that a fit stands on; with fewer the run is made longer and tried again */
@@ -30,8 +31,8 @@ struct pull {
     int runs, finals, retries, repeat; /* finals: runs that count, so far */
     double *m, *t;                     /* points */
     int64_t points, points_room;
-    double best; /* inside: least time of this size */
-    double rate; /* between sites: of the run before */
+    double best, first, spent; /* inside: least time of this size and of the smallest; on this size, all together */
+    double rate;               /* between sites: of the run before */
 };
 
 struct pairs {
@@ -110,12 +111,23 @@ static ap_status finish(struct ap_probe_run *run, struct pairs *p)
 
 /* ---- inside of sites */
 
+/* Enough sizes for a line, the largest long enough to be told from the smallest by its bytes. */
+static int large_enough(const struct ap_probe_run *run, const struct pull *q)
+{
+    int sizes_enough = q->bytes >= LAN_LEAST * LAN_GROWTH * LAN_GROWTH;
+    return q->bytes * LAN_GROWTH > run->opt->lan_bytes ||
+           (sizes_enough && q->best >= run->opt->lan_seconds && q->best >= LAN_GROWTH * q->first);
+}
+
 static ap_status ask_inside(struct ap_probe_run *run, struct pairs *p)
 {
     struct pull *q = &p->pull;
+    int often = q->repeat >= run->opt->lan_repeats || (q->repeat > 1 && q->spent > LAN_SPEND * run->opt->lan_seconds);
     q->count = 1;
-    if (q->repeat == run->opt->lan_repeats) {
-        if (q->best >= run->opt->lan_seconds || q->bytes * LAN_GROWTH > run->opt->lan_bytes) {
+    if (q->bytes > 0 && often) {
+        if (q->bytes == LAN_LEAST)
+            q->first = q->best;
+        if (large_enough(run, q)) {
             AP_TRY(finish(run, p));
             return send_note(run, p, AP_PROBE_LAST);
         }
@@ -124,8 +136,10 @@ static ap_status ask_inside(struct ap_probe_run *run, struct pairs *p)
     }
     if (q->bytes == 0)
         q->bytes = LAN_LEAST;
-    if (q->repeat++ == 0)
+    if (q->repeat++ == 0) {
         q->best = INFINITY;
+        q->spent = 0;
+    }
     return ask(run, p, AP_PROBE_PULL, 0);
 }
 
@@ -133,6 +147,7 @@ static ap_status got_inside(struct ap_probe_run *run, struct pairs *p, double t)
 {
     struct pull *q = &p->pull;
     q->best = fmin(q->best, t);
+    q->spent += t;
     AP_TRY(add_point(q, (double)q->bytes, t));
     return ask_inside(run, p);
 }

@@ -97,8 +97,8 @@ static void print_sites(const struct ap_topology *t, struct ap_strbuf *b)
         double speed = 0;
         for (int k = 0; k < t->rank_count; k++)
             speed += ap_topology_site(t, k) == s ? t->ranks[k].speed : 0;
-        ap_strbuf_addf(b, "  %-22.40s %6d %6d %10.1f", t->sites[s].name, t->sites[s].nodes, t->sites[s].ranks,
-                       speed / 1e9);
+        ap_strbuf_addf(b, "  %2d %-19.40s %6d %6d %10.1f", s + 1, t->sites[s].name, t->sites[s].nodes,
+                       t->sites[s].ranks, speed / 1e9);
         print_cap(b, t->sites[s].egress);
         print_cap(b, t->sites[s].ingress);
         ap_strbuf_add(b, "\n");
@@ -111,11 +111,11 @@ static void print_matrix(const struct ap_topology *t, struct ap_strbuf *b)
     int n = t->site_count;
     ap_strbuf_addf(b, "%-24s", "links: ms, Gbit/s to");
     for (int k = 0; k < n; k++)
-        ap_strbuf_addf(b, " %9.9s", t->sites[k].name);
+        ap_strbuf_addf(b, " %9d", k + 1);
     for (int i = 0; i < n; i++)
         for (int row = 0; row < 2; row++) {
             if (row == 0)
-                ap_strbuf_addf(b, "\n  from %-17.40s", t->sites[i].name);
+                ap_strbuf_addf(b, "\n  from %2d %-14.40s", i + 1, t->sites[i].name);
             else
                 ap_strbuf_addf(b, "\n%-24s", "");
             for (int k = 0; k < n; k++) {

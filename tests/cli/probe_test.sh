@@ -6,14 +6,16 @@ set -u
 # shellcheck source=tests/support/expect.sh
 . "$AP_SRCDIR/tests/support/expect.sh"
 cd "$TMPDIR" || exit 99
-probe=(timeout 60 mpirun -n 4 antipode probe --quick --threads 1)
+probe=(timeout 300 mpirun -n 4 antipode probe --quick --threads 1)
 
-expect 0 "4 ranks on 1 node at 1 site" "${probe[@]}" --svg map.svg --sites "here=*"
+"${probe[@]}" --json --svg map.svg --sites "here=*" > probe.json 2> err || cat err
+check "probe.json" jq -e '.format == "antipode-probe" and .version == 1 and .levels.node.pairs == 6
+    and .levels.node.gbit_per_s_least > 0 and .sites[0].name == "here" and (.sites | length) == 1 and (.ranks | length) == 4
+    and ([.ranks[].gflops] | min) > 0 and .ranks[3].memory_gb > 0 and .links == []' probe.json > /dev/null
 check "the heat map" grep -q "round trip" map.svg
 if command -v xmllint > /dev/null; then
     check "well-formed SVG" xmllint --noout map.svg
 fi
-check "the site has the name given" grep -q '^rank,0,,here,\|^rank,0-[0-9],,here,' topology.csv
 cat > job.yaml << 'EOF'
 name: probe-test
 model: {preset: tiny-v2lite}
@@ -22,19 +24,15 @@ batch: {global_sequences: 8, micro_sequences: 1}
 train_steps: 10
 EOF
 expect 0 "4 ranks on 1 node" antipode plan job.yaml --topology topology.csv
-"${probe[@]}" --json --out other.csv > probe.json 2> err || cat err
-check "other.csv" test -s other.csv
-check "probe.json" jq -e '.format == "antipode-probe" and .version == 1 and .levels.node.pairs == 6
-    and .levels.node.gbit_per_s_least > 0 and (.sites | length) == 1 and (.ranks | length) == 4
-    and ([.ranks[].gflops] | min) > 0 and .ranks[3].memory_gb > 0 and .links == []' probe.json
 # One process alone is a machine as well.
 expect 0 "1 rank on 1 node at 1 site" antipode probe --quick --threads 1 --out one.csv
+check "one.csv" grep -q '^rank,0,' one.csv
 
 expect 2 "'b' is not NAME=PATTERN" antipode probe --sites 'a=x*,b'
 expect 2 "'=x' is not NAME=PATTERN" antipode probe --sites '=x'
-expect 2 "add NAME=" timeout 60 antipode probe --quick --threads 1 --sites 'a=nothing-*'
+expect 2 "add NAME=" timeout 300 antipode probe --quick --threads 1 --sites 'a=nothing-*'
 expect 2 "seconds" antipode probe --seconds 0
 expect 2 "did you mean --svg?" antipode probe --swg map.svg
-expect 3 "/nowhere" timeout 60 antipode probe --out /nowhere/topology.csv
+expect 3 "/nowhere" timeout 300 antipode probe --out /nowhere/topology.csv
 check "nothing is left where it could not be written" test ! -e /nowhere
 finish

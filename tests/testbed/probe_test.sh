@@ -18,7 +18,7 @@ oslo,perth,30,60
 lima,perth,40,80
 perth,lima,40,30
 CSV
-"$bed/up" --seconds 120 --hostnames "$TMPDIR/m.csv" 2> "$TMPDIR/up.err"
+"$bed/up" --seconds 500 --hostnames "$TMPDIR/m.csv" 2> "$TMPDIR/up.err"
 code=$?
 if [ $code = 4 ]; then
     echo "SKIP: $(cat "$TMPDIR/up.err")"
@@ -64,7 +64,7 @@ for ((try = 1; try <= tries; try++)); do
     "$bed/ctl" reset
     before=$(waited)
     start=${EPOCHREALTIME/./}
-    timeout 60 "$bed/mpirun" oslo:1,lima:1,perth:1 antipode probe --threads 1 \
+    timeout 200 "$bed/mpirun" oslo:1,lima:1,perth:1 antipode probe --threads 1 \
         --out "$TMPDIR/topology.csv" --svg "$TMPDIR/map.svg" > "$TMPDIR/out" 2> "$TMPDIR/err" || {
         cat "$TMPDIR/out" "$TMPDIR/err"
         exit 1
