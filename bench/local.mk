@@ -5,3 +5,6 @@ EXTRA_DIST += bench/bf16_loss bench/ckpt_h5py bench/meshes bench/plan bench/rout
 
 # ---- one command for a bare GPU machine
 EXTRA_DIST += bench/gpu
+
+# ---- what the planner predicts beside what is then measured
+EXTRA_DIST += bench/predict bench/scrambled bench/uneven

@@ -11,6 +11,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "cli/plan_layout.h"
+#include "plan/layout_model.h"
 #include "plan/plan_report.h"
 #include "plan/simulate.h"
 
@@ -66,6 +67,40 @@ static ap_status print(const struct ap_plan_report *r, const char *out, int json
     return status;
 }
 
+/* What the job would do without a plan for the machine: its axes, and ranks in their order. */
+static ap_status in_order(struct ap_layout_model *m, const struct ap_layout_problem *p, struct ap_layout_plan *plan,
+                          struct ap_error *err)
+{
+    char why[160] = "tensor groups would leave their node, or expert groups their site";
+    int64_t axes[4] = {p->tensor, p->expert, p->pipeline, p->data}, ranks = p->topo->rank_count, inner = 1;
+    for (int i = 0; i < 3; i++) {
+        axes[i] = axes[i] < 1 ? 1 : axes[i];
+        inner *= axes[i];
+    }
+    axes[3] = axes[3] < 1 && inner <= ranks ? ranks / inner : axes[3];
+    if (axes[3] < 1 || inner > ranks || inner * axes[3] != ranks)
+        return ap_error_set(err, AP_ERR_INPUT, "%lld ranks are not what the job's parallel section needs",
+                            (long long)ranks);
+    struct ap_layout *l = ap_layout_create((int)axes[0], (int)axes[1], (int)axes[2], (int)axes[3]);
+    plan->best = calloc(1, sizeof(struct ap_layout *));
+    if (l == NULL || plan->best == NULL) {
+        ap_layout_destroy(l);
+        return ap_error_set(err, AP_ERR_NOMEM, "out of memory for a layout");
+    }
+    plan->best[0] = l;
+    plan->count = 1;
+    l->micro_sequences = p->micro_sequences;
+    for (int i = 0; i < (int)ranks; i++)
+        l->rank[i] = i;
+    if (p->micro_sequences < 1)
+        return ap_error_set(err, AP_ERR_USAGE, "--in-order and --micro-sequences auto do not go together");
+    if (ap_layout_refused(m, l, why, sizeof why) || !ap_layout_placed(m, l))
+        return ap_error_set(err, AP_ERR_INPUT, "the ranks cannot stay in their order: %s", why);
+    ap_layout_split(m, l, 1);
+    plan->tried = plan->sizes = 1;
+    return AP_OK;
+}
+
 static ap_status search(const struct ap_job *job, const struct ap_layout_problem *p, const struct plan_machine_flags *f,
                         int json, struct ap_error *err)
 {
@@ -75,7 +110,9 @@ static ap_status search(const struct ap_job *job, const struct ap_layout_problem
     struct ap_plan_report r = {.problem = p, .plan = &plan, .job = job->name, .date = date};
     ap_clock_iso(ap_clock_wall(), date);
     ap_status status = ap_layout_model_create(p, &m, err);
-    if (status == AP_OK)
+    if (status == AP_OK && f->in_order)
+        status = in_order(m, p, &plan, err);
+    else if (status == AP_OK)
         status = ap_layout_search(m, 1 + (int)f->runners_up, &plan, err);
     if (status == AP_OK)
         status = ap_simulate_step(m, plan.best[0], &r.simulated, err);

@@ -8,6 +8,7 @@
 
 struct plan_machine_flags {
     char *topology, *wan, *out;
+    int in_order; /* no search: the ranks in their order */
     int64_t nodes_per_site, ranks_per_node, micro_sequences, runners_up;
     double gflops, memory_gb, memory_gb_per_s, node_gbit, node_us, site_gbit, site_us;
 };

@@ -125,6 +125,12 @@ static const struct ap_option flags[] = {
      .flags = AP_OPT_AUTO,
      .default_words = "batch.micro_sequences of the job",
      .doc = "Sequences of a micro-batch of the layout; auto: searched among the divisors of the step's sequences."},
+    {.key = "in-order",
+     .kind = AP_OPT_BOOL,
+     MACHINE(in_order),
+     .fallback = "false",
+     .doc = "No search: the job's parallel section with the ranks in their order, as without a plan; what is to be "
+            "gained by one."},
     {.key = "runners-up",
      .kind = AP_OPT_INT,
      MACHINE(runners_up),

@@ -17,12 +17,14 @@
 #include "parallel/world.h"
 #include "probe/host_facts.h"
 #include "probe/probe_comm.h"
+#include "train/bench_step.h"
 #include "train/environment.h"
 #include "train/peak.h"
 
 #define GEMM_SIZE  1024
 #define COPY_BYTES ((size_t)64 << 20)
 #define COPIES     5
+#define JOB_MEMORY 0.5 /* of a rank's memory: what the model measured may take */
 
 /* --sites taken apart: sites[name[i]] has the hosts that fit pattern[i]. */
 struct site_rules {
@@ -34,6 +36,8 @@ struct site_rules {
 
 struct probe {
     const struct ap_probe_flags *f;
+    struct ap_job *job; /* NULL: none was given */
+    char measured_by[256];
     struct site_rules rules;
     struct ap_world world;
     struct ap_probe_fact *facts; /* [ranks] */
@@ -104,15 +108,53 @@ static ap_status copy_speed(struct ap_backend *be, double *bytes_s_p)
     return st;
 }
 
+static ap_status product_speed(struct probe *p, struct ap_backend *be, struct ap_probe_fact *fact, struct ap_error *err)
+{
+    ap_dtype dtype = strcmp(p->f->dtype, "bf16") == 0 ? AP_BF16 : AP_F32;
+    ap_status st = ap_peak_gemm(be, dtype, GEMM_SIZE, p->f->quick ? 0.1 : 0.5, &fact->flops);
+    if (st == AP_OK)
+        st = copy_speed(be, &fact->memory_bandwidth);
+    snprintf(p->measured_by, sizeof p->measured_by,
+             "products of matrices of %d x %d in %s, which a step does not reach", GEMM_SIZE, GEMM_SIZE, p->f->dtype);
+    return st == AP_OK
+               ? st
+               : ap_error_set(err, st, "the backend %s cannot multiply matrices of %s", p->f->backend, p->f->dtype);
+}
+
+/* The job's micro-batches and updates, on each rank by itself. */
+static ap_status job_speed(struct probe *p, const char *backend, int threads, struct ap_probe_fact *fact,
+                           struct ap_error *err)
+{
+    const struct ap_job *job = p->job;
+    struct ap_comm *own = NULL;
+    struct ap_bench_rank_result r;
+    ap_status st = ap_comm_split(p->world.comm, p->world.comm->rank, 0, &own);
+    if (st != AP_OK)
+        return ap_error_set(err, st, "the processes cannot be measured: %s", ap_status_name(st));
+    struct ap_bench_step_options o = {.job = job, .comm = own, .backend = backend, .threads = threads};
+    st = ap_bench_rank(&o, p->f->quick ? 0.5 : 3, JOB_MEMORY * fact->memory, &r, err);
+    ap_comm_destroy(own);
+    if (st != AP_OK)
+        return st;
+    fact->flops = r.flops_s;
+    fact->memory_bandwidth = r.update_bytes_s;
+    snprintf(p->measured_by, sizeof p->measured_by,
+             "micro-batches of %s (%lld of %lld layers, %lld x %lld tokens, %s, %d thread%s a rank), median", job->name,
+             (long long)r.layers, (long long)job->model.cfg.layers, (long long)job->batch.micro_sequences,
+             (long long)job->data.seq_len, ap_dtype_name((ap_dtype)job->dtype), threads, threads == 1 ? "" : "s");
+    return AP_OK;
+}
+
 /* All ranks at once, as in training. */
 static ap_status own_speed(struct probe *p, struct ap_probe_fact *fact, struct ap_error *err)
 {
     struct ap_pool *pool = NULL;
     struct ap_backend *be = NULL;
-    int threads = p->f->threads > 0 ? (int)p->f->threads : ap_environment_threads(p->world.node_ranks);
-    ap_dtype dtype = strcmp(p->f->dtype, "bf16") == 0 ? AP_BF16 : AP_F32;
+    int64_t wanted = p->f->threads <= 0 && p->job != NULL ? p->job->threads : p->f->threads;
+    int threads = wanted > 0 ? (int)wanted : ap_environment_threads(p->world.node_ranks);
+    const char *backend = p->job != NULL && strcmp(p->f->backend, "auto") == 0 ? p->job->backend : p->f->backend;
     AP_TRY(ap_pool_create(threads, &pool, err));
-    ap_status st = ap_backend_open(p->f->backend, p->world.node_rank, pool, &be, err);
+    ap_status st = ap_backend_open(backend, p->world.node_rank, pool, &be, err);
     int gpu = st == AP_OK && !be->vt->is_host ? p->world.node_rank : -1;
     if (st == AP_OK)
         st = ap_host_facts(gpu, fact, err);
@@ -121,11 +163,7 @@ static ap_status own_speed(struct probe *p, struct ap_probe_fact *fact, struct a
     /* Those that are quicker at the start wait for the others. */
     ap_status all = ap_comm_agree(p->world.comm, st, NULL, err);
     if (all == AP_OK) {
-        st = ap_peak_gemm(be, dtype, GEMM_SIZE, p->f->quick ? 0.1 : 0.5, &fact->flops);
-        if (st == AP_OK)
-            st = copy_speed(be, &fact->memory_bandwidth);
-        if (st != AP_OK)
-            ap_error_set(err, st, "the backend %s cannot multiply matrices of %s", p->f->backend, p->f->dtype);
+        st = p->job != NULL ? job_speed(p, backend, threads, fact, err) : product_speed(p, be, fact, err);
         all = ap_comm_agree(p->world.comm, st, NULL, err);
     }
     ap_backend_close(be);
@@ -235,7 +273,8 @@ static ap_status report(const struct probe *p, int json, struct ap_error *err)
                                 .result = &p->result,
                                 .facts = p->facts,
                                 .site_names = p->rules.count > 0 ? p->site_names : NULL,
-                                .date = date};
+                                .date = date,
+                                .measured_by = p->measured_by};
     AP_TRY(ap_probe_report_topology(&r, &t, err));
     ap_status st = write_text(p->f->out, ap_probe_report_csv(&r, t), err);
     if (st == AP_OK && p->f->svg != NULL)
@@ -293,6 +332,10 @@ int ap_tverb_probe(int argc, char **argv)
     if (code >= 0)
         return code;
     ap_status st = parse_sites(flags.sites, &p.rules, &err);
+    if (st == AP_OK && args.operand_count > 0)
+        st = ap_job_load(args.operands[0], args.sets, args.set_count, &p.job, &err);
+    else if (st == AP_OK && args.set_count > 0)
+        st = ap_error_set(&err, AP_ERR_USAGE, "--set changes a job, and none is given");
     if (st == AP_OK)
         st = ap_world_init(&p.world, &err);
     if (st == AP_OK) {
@@ -305,6 +348,7 @@ int ap_tverb_probe(int argc, char **argv)
     free(p.places.node);
     free(p.places.site);
     free(p.rules.text);
+    ap_job_destroy(p.job);
     ap_cli_clear(&ap_verb_desc_probe, &args, &flags);
     return ap_cli_end(st, &err);
 }

@@ -220,13 +220,13 @@ static const struct ap_option probe_flags[] = {
      .offset = offsetof(struct ap_probe_flags, backend),
      .fallback = "auto",
      .choices = "auto|cpu|onednn|cuda|reference",
-     .doc = "Backend whose matrix product is the speed of a rank."},
+     .doc = "Backend whose speed is measured; auto: the job's."},
     {.key = "dtype",
      .kind = AP_OPT_TEXT,
      .offset = offsetof(struct ap_probe_flags, dtype),
      .fallback = "f32",
      .choices = "f32|bf16",
-     .doc = "Data type of that product: the one of the training."},
+     .doc = "Without JOB, data type of the matrix product that is measured."},
     {.key = "threads",
      .kind = AP_OPT_INT,
      .offset = offsetof(struct ap_probe_flags, threads),
@@ -239,21 +239,28 @@ static const struct ap_option probe_flags[] = {
 
 const struct ap_verb ap_verb_desc_probe = {
     .name = "probe",
-    .operands = "",
-    .takes = AP_VERB_JSON,
+    .operands = "[JOB]",
+    .max_operands = 1,
+    .takes = AP_VERB_SETS | AP_VERB_JSON,
     .summary = "measure the machine: speed of ranks, latency and bandwidth between them",
-    .doc = "Started on all processes by mpirun or srun: 'mpirun -n 16 antipode probe'. Measures the speed of every "
-           "rank, and "
-           "the links on three levels: inside nodes, between the nodes of a site, between sites. In every round each "
-           "rank has one partner, so that nothing is measured while something else runs over the same link; then every "
-           "site "
-           "sends to all others at once, and receives from all at once, which shows the caps of sites.\n\n"
-           "Writes the machine to topology.csv, from which 'antipode plan JOB --topology topology.csv' arranges a job, "
-           "and "
-           "prints what it found: levels, sites with their caps, links whose directions differ, regions. The method "
-           "is in docs/probe.md.\n\n"
-           "  mpirun -n 16 antipode probe --svg machine.svg\n"
-           "  mpirun --host a1,a2,b1 antipode probe --sites 'oslo=a*,perth=b*' --quick",
+    .doc =
+        "Started on all processes by mpirun or srun: 'mpirun -n 16 antipode probe'. Measures the speed of every "
+        "rank, and "
+        "the links on three levels: inside nodes, between the nodes of a site, between sites. In every round each "
+        "rank has one partner, so that nothing is measured while something else runs over the same link; then every "
+        "site "
+        "sends to all others at once, and receives from all at once, which shows the caps of sites.\n\n"
+        "With JOB the speed is that of micro-batches of the job's own model, and of its optimizer, in the job's data "
+        "type, on its backend and with its threads: then 'antipode plan' predicts the job's step in seconds. Without "
+        "it the speed is that of a large matrix product: enough to tell ranks from each other, but a step does not "
+        "reach it.\n\n"
+        "Writes the machine to topology.csv, from which 'antipode plan JOB --topology topology.csv' arranges a job, "
+        "and "
+        "prints what it found: levels, sites with their caps, links whose directions differ, regions. The method "
+        "is in docs/probe.md.\n\n"
+        "  mpirun -n 16 antipode probe --svg machine.svg\n"
+        "  mpirun -n 16 antipode probe inputs/bench-s.yaml --out bench-s.csv\n"
+        "  mpirun --host a1,a2,b1 antipode probe --sites 'oslo=a*,perth=b*' --quick",
     .flags = probe_flags,
     .flag_count = sizeof probe_flags / sizeof probe_flags[0],
 };

@@ -11,6 +11,12 @@
 
 /* AdamW reads weight, gradient and two moments and writes three of them: bytes per parameter. */
 #define OPTIMIZER_BYTES 28.0
+/* Small messages of all ranks in a step: counts of targets, losses, loads of experts, the norm of the gradient,
+ * agreement after the forward and backward passes and before the commit, requests to stop (src/train/trainer_step.c).
+ */
+#define CONTROLS 7
+/* MPI sends more than so many bytes only after the receiver has answered: three ways instead of one. */
+#define RENDEZVOUS_BYTES 65536.0
 /* How many stages apart two of them are still looked at as waiting for each other. */
 #define CHAIN 8
 
@@ -28,6 +34,12 @@ static int cell_node(const struct ap_layout_model *m, const struct ap_layout *l,
 static double tokens(const struct ap_layout_model *m, const struct ap_layout *l)
 {
     return (double)(l->micro_sequences * m->p.seq_len);
+}
+
+/* Ways over a link that a message takes before it has begun to arrive. */
+static double ways(double bytes)
+{
+    return bytes > RENDEZVOUS_BYTES ? 3 : 1;
 }
 
 static struct ap_topo_link worse(struct ap_topo_link a, struct ap_topo_link b)
@@ -190,7 +202,7 @@ static void add_transfer(const struct ap_layout_model *m, int a, int b, double b
     const struct ap_topology *t = m->p.topo;
     struct ap_topo_link k = ap_topology_link(t, a, b);
     int sa = t->nodes[a].site, sb = t->nodes[b].site;
-    times[0] = larger(times[0], k.latency);
+    times[0] = larger(times[0], k.latency * ways(bytes));
     times[1] = larger(times[1], sa == sb ? bytes / k.bandwidth : wan_time(m, sa, sb));
     *wan_p |= sa != sb;
 }
@@ -581,6 +593,21 @@ static double ends_sync(struct ap_layout_model *m, const struct ap_layout *l, do
     return lan;
 }
 
+/* The small messages of all ranks: each waits in every round for the farthest of them. With a number of ranks that is
+ * no power of two there is a round before and one behind. */
+static void add_controls(const struct ap_layout_model *m, struct ap_layout_cost *c)
+{
+    const struct ap_topology *t = m->p.topo;
+    int rounds = 0, n = t->rank_count;
+    while ((2 << rounds) <= n)
+        rounds++;
+    rounds += (1 << rounds) < n ? 2 : 0;
+    if (t->site_count > 1)
+        c->sync_wan += CONTROLS * rounds * m->farthest;
+    else
+        c->sync_lan += CONTROLS * rounds * m->farthest;
+}
+
 /* Gradients to their owners, weights back from them, and the owners' updates between. */
 static void sync_gradients(struct ap_layout_model *m, struct ap_layout *l)
 {
@@ -611,7 +638,8 @@ static void sync_gradients(struct ap_layout_model *m, struct ap_layout *l)
         for (int b = 0; b < n; b++)
             if (a != b && m->load[a * n + b] > 0)
                 wan = larger(wan, wan_time(m, a, b));
-    c->sync_wan = wan + 2 * far;
+    c->sync_wan = wan + 2 * ways(INFINITY) * far;
+    add_controls(m, c);
 }
 
 /* ---- memory ---- */
@@ -686,7 +714,7 @@ static void split_pipe(struct ap_layout_model *m, struct ap_layout *l)
         ways[k->ahead.wan] += link_sum(k);
     }
     double way = ways[0] + ways[1], slowed = larger(0, c->pipe - p.fill - (n - 1) * whole);
-    double waiting = smaller(rest, way + slowed), wan = way > 0 ? waiting * ways[1] / way : 0;
+    double waiting = smaller(rest, way + slowed), wan = way > 0 ? smaller(waiting, waiting * ways[1] / way) : 0;
     c->slow_stage = p.slow;
     c->compute = n * slow->compute + c->optimizer;
     c->lan = n * larger(0, whole - slow->compute) + c->sync_lan + waiting - wan;

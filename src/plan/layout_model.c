@@ -113,6 +113,22 @@ static void find_best(struct ap_layout_model *m)
         }
 }
 
+/* The longest way between two ranks: all of them meet in small messages in every step. */
+static double find_farthest(const struct ap_topology *t)
+{
+    double far = 0;
+    size_t pairs = t->node_pairs != NULL ? (size_t)t->node_count * (size_t)t->node_count : 0;
+    for (int i = 0; i < t->node_count; i++)
+        far = t->nodes[i].ranks > 1 ? fmax(far, t->nodes[i].inside.latency) : far;
+    for (int i = 0; i < t->site_count; i++)
+        far = t->sites[i].nodes > 1 ? fmax(far, t->sites[i].inside.latency) : far;
+    for (size_t i = 0; i < pairs; i++)
+        far = t->node_pairs[i].bandwidth > 0 ? fmax(far, t->node_pairs[i].latency) : far;
+    for (int i = 0; i < t->site_count * t->site_count && t->site_count > 1; i++)
+        far = fmax(far, t->wan[i].latency);
+    return far;
+}
+
 /* Nodes by site, then by their order in the site's ring. */
 static void order_all(struct ap_layout_model *m)
 {
@@ -174,6 +190,7 @@ ap_status ap_layout_model_create(const struct ap_layout_problem *p, struct ap_la
     m->site_list = m->list + nodes;
     sum_layers(m);
     find_best(m);
+    m->farthest = find_farthest(t);
     order_all(m);
     *m_p = m;
     return AP_OK;

@@ -59,6 +59,7 @@ struct ap_layout_model {
     double *line;                            /* [layers + 1] seconds of the layers before each, on one stage */
     double most_memory;                      /* bytes of the largest rank */
     double fastest;                          /* FLOP/s of the fastest rank */
+    double farthest;                         /* latency of the longest link between any two ranks */
     struct ap_topo_link best_node, best_lan; /* lowest latency and highest bandwidth of any */
     int64_t tried;
 };

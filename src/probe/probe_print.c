@@ -197,7 +197,7 @@ char *ap_probe_report_text(const struct ap_probe_report *r, const struct ap_topo
     char what[96];
     counted(what, sizeof what, t);
     ap_strbuf_addf(&b, "probe: %s, measured in %.1f s, %s\n", what, r->result->seconds, r->date);
-    ap_strbuf_addf(&b, "speed of a rank: %.1f to %.1f GFLOP/s\n", least / 1e9, most / 1e9);
+    ap_strbuf_addf(&b, "speed of a rank: %.1f to %.1f GFLOP/s, by %s\n", least / 1e9, most / 1e9, r->measured_by);
     if (t->rank_count > 1)
         print_levels(r, &b);
     print_sites(t, &b);
@@ -281,6 +281,7 @@ char *ap_probe_report_json(const struct ap_probe_report *r, const struct ap_topo
     ap_json_int(&j, "version", 1);
     ap_json_str(&j, "date", r->date);
     ap_json_real(&j, "seconds", r->result->seconds);
+    ap_json_str(&j, "speed_by", r->measured_by);
     ap_json_begin_object(&j, "levels");
     for (int i = 0; i < LEVELS; i++) {
         struct range g = range_of(r, &levels[i]);

@@ -190,6 +190,7 @@ char *ap_probe_report_csv(const struct ap_probe_report *r, const struct ap_topol
     free(csv);
     ap_strbuf_addf(&b, "# measured in %.1f s; largest distance of a time from its fit %.1f %%\n", r->result->seconds,
                    100 * worst);
+    ap_strbuf_addf(&b, "# speed of ranks by %s\n", r->measured_by);
     add_facts(&b, r);
     return ap_strbuf_take(&b);
 }

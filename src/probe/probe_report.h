@@ -13,7 +13,7 @@ struct ap_probe_fact {
     char device[16];
     char place[96]; /* "socket 0, NUMA 1, cores 8-15": what hwloc says of the rank's binding */
     int32_t node_first, cpus;
-    double flops, memory, memory_bandwidth; /* FLOP/s of a matrix product; bytes; bytes per second of a copy */
+    double flops, memory, memory_bandwidth; /* FLOP/s; bytes; bytes per second: by what measured_by says */
 };
 
 struct ap_probe_report {
@@ -22,6 +22,7 @@ struct ap_probe_report {
     const struct ap_probe_fact *facts; /* [ranks] */
     const char *const *site_names;     /* NULL: made from the names of hosts */
     const char *date;
+    const char *measured_by; /* what speed and memory bandwidth of ranks were measured with: half a sentence */
 };
 
 /* Owned by the caller (ap_topology_destroy). */

@@ -326,7 +326,7 @@ AP_TEST(layout, simulation_agrees, .timeout = 120)
         ap_layout_cost(m, l);
         cr_assert_eq(ap_simulate_step(m, l, &seconds, &err), AP_OK, "%s", err.text);
         double error = fabs(seconds - l->cost.step) / seconds;
-        cr_expect_leq(error, 0.05, "case %d: closed form %.4f, simulated %.4f", i, l->cost.step, seconds);
+        cr_expect_leq(error, 0.06, "case %d: closed form %.4f, simulated %.4f", i, l->cost.step, seconds);
         worst = fmax(worst, error);
         count++;
         sum += error;

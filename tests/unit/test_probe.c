@@ -364,7 +364,7 @@ AP_TEST(probe, written_and_read_back)
     m.sites[1].egress_mbit = 150;
     measure(&m, 3, 0, &o, 1);
     struct ap_probe_fact *facts = invent_facts(&m);
-    struct ap_probe_report r = {&m.places, &m.result, facts, NULL, "2026-11-25T09:00:00Z"};
+    struct ap_probe_report r = {&m.places, &m.result, facts, NULL, "2026-11-25T09:00:00Z", "invention"};
     struct ap_topology *t = NULL, *back = NULL;
     cr_assert_eq(ap_probe_report_topology(&r, &t, &err), AP_OK, "%s", err.text);
     cr_expect_str_eq(t->nodes[0].name, "al-pha-1");
