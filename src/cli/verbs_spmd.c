@@ -204,7 +204,7 @@ static const struct ap_option probe_flags[] = {
      .kind = AP_OPT_BOOL,
      .offset = offsetof(struct ap_probe_flags, quick),
      .fallback = "false",
-     .doc = "A fifth of the time: shorter transfers, each once. Links that lose packets, or whose connections open up "
+     .doc = "Much less time: shorter transfers, each once. Links that lose packets, or whose connections open up "
             "slowly, may come out too slow."},
     {.key = "seconds",
      .kind = AP_OPT_REAL,
