@@ -74,6 +74,14 @@ for ((try = 1; try <= tries; try++)); do
     verdict=$("$bed/ctl" stats | grep -E '^(lateness|verdict)' | tr '\n' ' ')
     figures=$(compare)
     result=$?
+    # the bed has one asymmetric pair and no caps
+    if [ $result = 0 ]; then
+        caps=$(grep -cE '^(egress|ingress)' "$TMPDIR/topology.csv")
+        { [ "$caps" = 0 ] && grep -q "asymmetric: oslo to lima" "$TMPDIR/out"; } || {
+            result=1
+            figures+=$'\n'"$caps caps, $(grep -c asymmetric: "$TMPDIR/out") asymmetric links"
+        }
+    fi
     printf '%s\n%s; waited for processors %s ms in %s ms\n' "$figures" "$verdict" "$idle" "$ms"
     [ $result != 0 ] || break
     if [ $result = 2 ] || { [[ $verdict == *"verdict usable"* ]] && awk "BEGIN { exit !($idle < 0.01 * $ms) }"; }; then
@@ -87,8 +95,6 @@ check "three sites found" grep -q "3 ranks on 3 nodes at 3 sites" "$TMPDIR/out"
 for site in oslo lima perth; do
     check "the site $site has its host's name" grep -q "^rank,[0-9],,$site,$site," "$TMPDIR/topology.csv"
 done
-check "asymmetry" grep -q "asymmetric: oslo to lima" "$TMPDIR/out"
-check "no caps" test "$(grep -cE '^(egress|ingress)' "$TMPDIR/topology.csv")" = 0
 check "a heat map" grep -q "</svg>" "$TMPDIR/map.svg"
 if [ "$result" != 0 ]; then
     [ "$failures" = 0 ] || exit 1
