@@ -13,7 +13,7 @@ if [ -n "${AP_TEST_SANITIZED:-}" ] || nm -D "$AP_BUILDDIR/antipode-train" 2> /de
     echo "SKIP: the sanitizer has its own malloc, which this counter cannot stand before"
     exit 77
 fi
-setup_work
+setup_work 32
 counter=$AP_BUILDDIR/tests/support/alloc_count.so
 [ -f "$counter" ] || { echo "no $counter"; exit 99; }
 sed -i 's/^checkpoint:.*/checkpoint: {every: 0, keep: 3}/; s/^eval:.*/eval: {every: 0, sequences: 6}/; s/^monitor:.*//' job.yaml # the peak is measured: it warms up all threads

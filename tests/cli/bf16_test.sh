@@ -7,7 +7,7 @@ set -u
 [ -z "${AP_TEST_SANITIZED:-}" ] || { echo "SKIP: bf16 in a sanitized build is tested by golden_test and tests/ops"; exit 77; }
 # shellcheck source=tests/support/train_lib.sh
 . "$AP_SRCDIR/tests/support/train_lib.sh"
-setup_work
+setup_work 32
 
 steps=50 rank_counts="2 4" backends="reference onednn"
 # 3e-3 sits at the edge of stability, where rounding decides between a spike and none

@@ -6,7 +6,7 @@ set -u
 # shellcheck source=tests/support/train_lib.sh
 . "$AP_SRCDIR/tests/support/train_lib.sh"
 [ -z "${AP_TEST_SANITIZED:-}" ] || { echo "SKIP: 25 runs of a sanitized build take too long; train_errors_test.sh stops and resumes it"; exit 77; }
-setup_work
+setup_work 32
 
 train 2 --set name=whole || { fail "unbroken run: $(tail -n 5 out.txt)"; pass_or_fail; }
 

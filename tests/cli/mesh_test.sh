@@ -6,7 +6,7 @@
 set -u
 # shellcheck source=tests/support/train_lib.sh
 . "$AP_SRCDIR/tests/support/train_lib.sh"
-setup_work
+setup_work 32
 sed -i 's/^train_steps: 50/train_steps: 8/; s/every: 20, sequences: 6/every: 4, sequences: 5/; s/warmup_steps: 5/warmup_steps: 2, schedule: constant/' job.yaml
 
 # close RUN RUN TOLERANCE: losses of steps and evaluations within it, relative.

@@ -7,7 +7,7 @@ set -u
 [ -z "${AP_TEST_SANITIZED:-}" ] || { echo "SKIP: a sanitized build is tested by tests/unit/test_trace"; exit 77; }
 # shellcheck source=tests/support/train_lib.sh
 . "$AP_SRCDIR/tests/support/train_lib.sh"
-setup_work
+setup_work 32
 sed -i 's/^checkpoint:.*/checkpoint: {every: 3, keep: 3}/; s/^eval:.*/eval: {every: 2, sequences: 6}/' job.yaml
 
 # nested FILE: for each process and thread: a span lies inside of the last one still open or after it (to 2 ns).

@@ -5,7 +5,7 @@
 set -u
 # shellcheck source=tests/support/train_lib.sh
 . "$AP_SRCDIR/tests/support/train_lib.sh"
-setup_work
+setup_work 32
 
 # refused CODE PATTERN RANKS [OPTION...]: exit code and exactly one error line with this text.
 refused()

@@ -20,7 +20,7 @@ pass_or_fail()
     exit 0
 }
 
-# setup_work [TOKENS]: enter the folder; the data are texts of this source tree. TOKENS of a sequence, 32 unless given.
+# setup_work TOKENS: enter the folder; the data are texts of this source tree. TOKENS of a sequence.
 setup_work()
 {
     work=$TMPDIR/work
@@ -34,7 +34,7 @@ train_steps: 50
 seed: 11
 threads: 1
 model: {preset: tiny-v3}
-data: {train: data/train, valid: data/valid, seq_len: ${1:-32}}
+data: {train: data/train, valid: data/valid, seq_len: $1}
 batch: {global_sequences: 12, micro_sequences: 2}
 optim: {lr: 3e-3, warmup_steps: 5}
 checkpoint: {every: 7, keep: 3}
