@@ -25,6 +25,8 @@ fail()
     failures=$((failures + 1))
 }
 
+# Other tests want the processors too: a rank that waits for another lets them have one.
+export OMPI_MCA_mpi_yield_when_idle=1
 trap slurm_stop EXIT
 slurm_start "$TMPDIR/slurm" || { fail "Slurm did not start"; exit 1; }
 work=$TMPDIR/work
@@ -36,7 +38,7 @@ cp -r "$AP_SRCDIR/jobscripts" .
 finished()
 {
     local state
-    state=$(slurm_wait_job "$1" 90)
+    state=$(slurm_wait_job "$1" 180)
     if [ "$state" != "$3" ] || ! grep -qE "$4" "$2"; then
         fail "job $1 ended $state, not $3 with '$4': $(cat "$2" 2> /dev/null)"
     fi
@@ -64,7 +66,7 @@ scontrol show job "$id" | grep -q 'ExitCode=3:0' || fail "exit code of a bad job
 [ "$(grep -c train_stepz bad.txt)" = 1 ] || fail "more than one message: $(cat bad.txt)"
 
 # ---- a stop request: saved, requeued, resumed, finished
-id=$(sbatch --parsable --ntasks-per-node=1 jobscripts/slurm/requeue.sbatch job.yaml --set name=long --set train_steps=600 \
+id=$(sbatch --parsable --ntasks-per-node=1 jobscripts/slurm/requeue.sbatch job.yaml --set name=long --set train_steps=200 \
     --set checkpoint.every=0)
 for _ in $(seq 100); do
     [ "$(cat runs/long/metrics.jsonl 2> /dev/null | wc -l)" -ge 3 ] && break
@@ -73,7 +75,7 @@ done
 scancel --signal=USR2 "$id"
 finished "$id" "antipode-long-$id.out" COMPLETED '^VALID'
 grep -q 'restart 1 of' "antipode-long-$id.out" || fail "not requeued: $(cat "antipode-long-$id.out")"
-[ "$(jq -r .step runs/long/metrics.jsonl | sort -n | uniq | wc -l)" = 600 ] || fail "steps are missing after the restart"
+[ "$(jq -r .step runs/long/metrics.jsonl | sort -n | uniq | wc -l)" = 200 ] || fail "steps are missing after the restart"
 
 [ $failures = 0 ] && echo "slurm: as expected"
 exit $((failures > 0))
