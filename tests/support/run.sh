@@ -29,7 +29,7 @@ export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1:halt_on_error=1}
 # A second build of the same tree (distcheck, another set of libraries) is checked without the tests that train.
 case ${AP_TEST_QUICK:-}:$1 in
 [!:]*:*tests/cli/quickstart_test.sh) ;;
-[!:]*:*tests/cli/* | [!:]*:*tests/cuda/*.sh | [!:]*:*contrib/lint/* | [!:]*:*tests/testbed/*.sh | [!:]*:*tests/unit/test_layout | [!:]*:*tests/unit/test_synth | [!:]*:*tests/unit/test_ckpt_crash | [!:]*:*tests/unit/test_trainer) echo "SKIP: AP_TEST_QUICK"; exit 77 ;;
+[!:]*:*tests/cli/* | [!:]*:*tests/cuda/*.sh | [!:]*:*contrib/lint/* | [!:]*:*tests/testbed/*.sh | [!:]*:*tests/unit/test_layout | [!:]*:*tests/unit/test_synth | [!:]*:*tests/unit/test_ckpt_crash | [!:]*:*tests/unit/test_trainer | [!:]*:*tests/unit/test_stage) echo "SKIP: AP_TEST_QUICK"; exit 77 ;;
 esac
 
 # AP_TEST looks for leaks at the end of each unit test, in that test's process; the framework's own are not ours.
