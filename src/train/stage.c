@@ -10,13 +10,6 @@
 #include "plan/axes.h"
 #include "train/stage.h"
 
-void ap_stage_even(int64_t layers, int n, int64_t *begin)
-{
-    begin[0] = 0;
-    for (int s = 0; s < n; s++)
-        begin[s + 1] = begin[s] + layers / n + (s < layers % n);
-}
-
 static int size_of(const struct ap_mesh *m, enum ap_axis a)
 {
     return m->shape.size[a];
@@ -108,17 +101,7 @@ static struct ap_model_part part_of(const struct ap_mesh *m, const int64_t *laye
     };
 }
 
-/* begin: [stages * chunks + 1] */
-static void take_layers(const struct ap_stage_options *opt, int64_t *begin)
-{
-    int stages = size_of(opt->mesh, AP_AXIS_PIPE) * chunks_of(opt);
-    if (opt->layer_begin)
-        memcpy(begin, opt->layer_begin, ((size_t)stages + 1) * sizeof(*begin));
-    else
-        ap_stage_even(opt->cfg->layers, stages, begin);
-}
-
-static ap_status check_parts(const struct ap_stage_options *opt, const int64_t *layers, struct ap_error *err)
+static ap_status check_parts(const struct ap_stage_options *opt, struct ap_error *err)
 {
     const int *n = opt->mesh->shape.size;
     struct ap_axes axes = {n[AP_AXIS_DATA], n[AP_AXIS_TENSOR], n[AP_AXIS_PIPE], n[AP_AXIS_EXPERT]};
@@ -126,7 +109,7 @@ static ap_status check_parts(const struct ap_stage_options *opt, const int64_t *
     int coord[AP_AXES] = {0};
     for (int chunk = 0; chunk < chunks_of(opt); chunk++)
         for (coord[AP_AXIS_PIPE] = 0; coord[AP_AXIS_PIPE] < n[AP_AXIS_PIPE]; coord[AP_AXIS_PIPE]++) {
-            struct ap_model_part part = part_of(opt->mesh, layers, chunks_of(opt), coord, chunk);
+            struct ap_model_part part = part_of(opt->mesh, opt->layer_begin, chunks_of(opt), coord, chunk);
             AP_TRY(ap_model_part_check(opt->cfg, &part, err));
         }
     return AP_OK;
@@ -135,17 +118,14 @@ static ap_status check_parts(const struct ap_stage_options *opt, const int64_t *
 ap_status ap_stage_check(const struct ap_stage_options *opt, struct ap_error *err)
 {
     int64_t *leaves = calloc((size_t)opt->mesh->batch->size + 1, sizeof(*leaves));
-    int64_t *layers = calloc((size_t)(size_of(opt->mesh, AP_AXIS_PIPE) * chunks_of(opt)) + 1, sizeof(*layers));
     ap_status st = AP_ERR_NOMEM;
-    if (leaves && layers) {
+    if (leaves) {
         take_leaves(opt, leaves);
-        take_layers(opt, layers);
-        st = check_parts(opt, layers, err);
+        st = check_parts(opt, err);
         if (st == AP_OK)
             st = check_leaves(opt, leaves, err);
     }
     free(leaves);
-    free(layers);
     return st == AP_ERR_NOMEM ? ap_error_set(err, st, "out of memory") : st;
 }
 
@@ -259,7 +239,8 @@ static ap_status allocate(struct ap_stage *s, const struct ap_stage_options *opt
         return AP_ERR_NOMEM;
     for (int r = 0; r < world; r++)
         s->sum_bytes[r] = (int64_t)sizeof(*s->sums);
-    take_layers(opt, s->layer_begin);
+    memcpy(s->layer_begin, opt->layer_begin,
+           ((size_t)(size_of(s->mesh, AP_AXIS_PIPE) * s->chunk_count) + 1) * sizeof(*s->layer_begin));
     return AP_OK;
 }
 

@@ -24,7 +24,7 @@ struct ap_stage_options {
     enum ap_pipe_kind kind;     /* 1F1B, or interleaved with several chunks */
     int chunks;                 /* parts of the model on each rank; 0: one */
     const int64_t *layer_begin; /* [stages * chunks + 1], borrowed for the call: layers of each virtual stage (chunk *
-                                 * stages + stage); NULL: even */
+                                 * stages + stage) */
     const int64_t *leaf_begin;  /* [data * expert + 1], likewise: micro-batches of each batch rank; NULL: even */
     const int64_t *window; /* [stages], likewise: micro-batches in flight from each stage on; NULL: those of 1F1B */
     int64_t leaves;        /* M, micro-batches of a global batch */
@@ -76,8 +76,6 @@ struct ap_stage_layout {
 };
 ap_status ap_stage_layout(const struct ap_plan *plan, struct ap_stage_layout *l_p, struct ap_error *err);
 void ap_stage_layout_free(struct ap_stage_layout *l); /* zeroed is fine */
-/* Layers [begin[s], begin[s+1]) of each of n stages: as even as possible, the longer ones first. begin: [n + 1]. */
-void ap_stage_even(int64_t layers, int n, int64_t *begin);
 /* AP_ERR_INPUT with the reason where the model, the batch and the mesh do not go together; the same on every rank. */
 ap_status ap_stage_check(const struct ap_stage_options *opt, struct ap_error *err);
 /* Not collective. Weights are zero. */

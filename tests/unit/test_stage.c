@@ -136,8 +136,19 @@ static void hash(struct vrank *v, struct run *run, struct ap_stage *s, char hex[
     ap_hasher_destroy(h);
 }
 
+/* Layers as even as can be, where the run has no wish. begin: [MOST_STAGES + 1] */
+enum { MOST_STAGES = 16 };
+static const int64_t *layers_of(const struct ap_model_config *cfg, int stages, const int64_t *wish, int64_t *begin)
+{
+    begin[0] = 0;
+    for (int s = 0; s < stages; s++)
+        begin[s + 1] = begin[s] + cfg->layers / stages + (s < cfg->layers % stages);
+    return wish ? wish : begin;
+}
+
 static void train(struct vrank *v)
 {
+    int64_t even[MOST_STAGES + 1];
     struct run *run = v->ctx;
     struct ap_pool *pool = NULL;
     struct ap_backend *be = NULL;
@@ -150,18 +161,20 @@ static void train(struct vrank *v)
     VCHECK(v, ap_pool_create(1, &pool, &err) == AP_OK);
     VCHECK(v, ap_backend_open(run->dtype == AP_F64 ? "reference" : "cpu", 0, pool, &be, &err) == AP_OK);
     VCHECK(v, ap_mesh_create(v->comm, &run->shape, NULL, &mesh, &err) == AP_OK);
-    struct ap_stage_options opt = {.backend = be,
-                                   .mesh = mesh,
-                                   .cfg = &run->cfg,
-                                   .kind = run->chunks > 1 ? AP_PIPE_INTERLEAVED : AP_PIPE_1F1B,
-                                   .chunks = run->chunks,
-                                   .layer_begin = run->layer_begin,
-                                   .leaf_begin = run->leaf_begin,
-                                   .leaves = LEAVES,
-                                   .micro_sequences = 1,
-                                   .seq_len = SEQ,
-                                   .dtype = run->dtype,
-                                   .recompute = run->recompute};
+    struct ap_stage_options opt = {
+        .backend = be,
+        .mesh = mesh,
+        .cfg = &run->cfg,
+        .kind = run->chunks > 1 ? AP_PIPE_INTERLEAVED : AP_PIPE_1F1B,
+        .chunks = run->chunks,
+        .layer_begin = layers_of(&run->cfg, run->shape.size[AP_AXIS_PIPE] * (run->chunks ? run->chunks : 1),
+                                 run->layer_begin, even),
+        .leaf_begin = run->leaf_begin,
+        .leaves = LEAVES,
+        .micro_sequences = 1,
+        .seq_len = SEQ,
+        .dtype = run->dtype,
+        .recompute = run->recompute};
     VCHECK(v, ap_stage_create(&opt, &s, &err) == AP_OK);
     if (s) {
         int64_t routers = s->chunks[0].params->routers, *loads = calloc((size_t)routers + 1, sizeof(*loads));
@@ -410,7 +423,6 @@ struct refusal {
     struct ap_model_config cfg;
     struct ap_mesh_shape shape;
     int64_t leaves;
-    const int64_t *layer_begin;
     const char *reason;
 };
 
@@ -420,10 +432,11 @@ static void refused(struct vrank *v)
     struct ap_mesh *mesh = NULL;
     struct ap_stage *s = NULL;
     struct ap_error err = {0};
+    int64_t even[MOST_STAGES + 1];
     VCHECK(v, ap_mesh_create(v->comm, &r->shape, NULL, &mesh, NULL) == AP_OK);
     struct ap_stage_options opt = {.mesh = mesh,
                                    .cfg = &r->cfg,
-                                   .layer_begin = r->layer_begin,
+                                   .layer_begin = layers_of(&r->cfg, r->shape.size[AP_AXIS_PIPE], NULL, even),
                                    .leaves = r->leaves,
                                    .micro_sequences = 1,
                                    .seq_len = SEQ,
