@@ -10,6 +10,8 @@ set -u
 bed=$AP_SRCDIR/tests/testbed
 probe=$AP_BUILDDIR/tests/testbed/wanprobe
 export AP_TESTBED_DIR=$TMPDIR/bed
+# shellcheck source=tests/testbed/lib.sh
+. "$bed/lib.sh"
 tries=3
 failures=0
 checks=0
@@ -24,13 +26,7 @@ s3,s1,50,100
 s2,s3,5,
 CSV
 
-"$bed/up" --seconds 200 "$TMPDIR/sites.csv" 2> "$TMPDIR/up.err"
-code=$?
-if [ $code = 4 ]; then
-    echo "SKIP: $(cat "$TMPDIR/up.err")"
-    exit 77
-fi
-[ $code = 0 ] || { cat "$TMPDIR/up.err"; exit 1; }
+testbed_start --seconds 200 "$TMPDIR/sites.csv"
 declare -A address
 servers=()
 stop()

@@ -8,16 +8,12 @@ set -u
 bed=$AP_SRCDIR/tests/testbed
 probe=$AP_BUILDDIR/tests/testbed/wanprobe
 export AP_TESTBED_DIR=$TMPDIR/bed
+# shellcheck source=tests/testbed/lib.sh
+. "$bed/lib.sh"
 matrix=$TMPDIR/m.csv
 printf 'src,dst,delay_ms\nleft,right:1,1\nleft,far,2\nright:1,far,3\n' > "$matrix"
 
-"$bed/up" --seconds 100 --hostnames "$matrix" 2> "$TMPDIR/up.err"
-code=$?
-if [ $code = 4 ]; then
-    echo "SKIP: $(cat "$TMPDIR/up.err")"
-    exit 77
-fi
-[ $code = 0 ] || { cat "$TMPDIR/up.err"; exit 1; }
+testbed_start --seconds 100 --hostnames "$matrix"
 trap '"$bed/down"' EXIT
 
 # shellcheck disable=SC2317 # called by check

@@ -12,6 +12,15 @@ testbed_die()
     exit "${2:-2}"
 }
 
+# testbed_start ARG...: for tests: the bed, as `up` makes it; skipped with its reason where it is not allowed.
+testbed_start()
+{
+    local code=0 message
+    message=$("$testbed_scripts/up" "$@" 2>&1 > /dev/null) || code=$?
+    [ $code != 4 ] || { echo "SKIP: $message"; exit 77; }
+    [ $code = 0 ] || { echo "$message"; exit 1; }
+}
+
 # testbed_program NAME: path of a built program.
 testbed_program()
 {
