@@ -7,6 +7,7 @@ src_base_libap_base_la_SOURCES = \
   src/base/io.c src/base/io.h \
   src/base/json.c src/base/json.h \
   src/base/log.c src/base/log.h \
+  src/base/memory.c src/base/memory.h \
   src/base/options.c src/base/options.h src/base/options_internal.h \
   src/base/options_parse.c src/base/options_print.c \
   src/base/paths.c src/base/paths.h \

@@ -6,15 +6,12 @@
 #include <string.h>
 
 #include "backend/cpu/host.h"
-
-#define ALIGN 64u
+#include "base/memory.h"
 
 ap_status ap_host_alloc(struct ap_backend *be, size_t size, void **mem_p)
 {
     (void)be;
-    if (size > SIZE_MAX - ALIGN)
-        return AP_ERR_NOMEM;
-    void *mem = aligned_alloc(ALIGN, size ? (size + ALIGN - 1) / ALIGN * ALIGN : ALIGN);
+    void *mem = ap_memory_alloc(size);
     if (!mem)
         return AP_ERR_NOMEM;
     *mem_p = mem;

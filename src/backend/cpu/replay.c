@@ -12,6 +12,7 @@
 #include "backend/cpu/replay.h"
 #include "base/bf16.h"
 #include "base/clock.h"
+#include "base/memory.h"
 
 #define ARENA_BYTES ((size_t)96 << 20) /* of each operand: three times a large last-level cache */
 #define ROW_UNIT    48                 /* pieces as the backend cuts them */
@@ -258,8 +259,7 @@ static ap_status make_workers(struct ap_replay *r)
     if (!r->workers)
         return AP_ERR_NOMEM;
     for (int i = 0; i < r->threads; i++) {
-        size_t size = (ap_sgemm_scratch() + 63) / 64 * 64;
-        r->workers[i].scratch = aligned_alloc(64, size);
+        r->workers[i].scratch = ap_memory_alloc(ap_sgemm_scratch());
         r->workers[i].dnnl = ap_dnnl_create();
         r->workers[i].packed = ap_packed_create();
         if (!r->workers[i].scratch)
@@ -283,7 +283,7 @@ static ap_status make_arenas(struct ap_replay *r, const struct ap_product *list,
     }
     size_t all = r->bytes + PADDING;
     for (int j = 0; j < 3; j++) {
-        r->arena[j] = aligned_alloc(64, all);
+        r->arena[j] = ap_memory_alloc(all);
         if (!r->arena[j])
             return AP_ERR_NOMEM;
         for (size_t i = 0; i < all / size_of(bf16); i++) {
