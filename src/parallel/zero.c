@@ -9,7 +9,19 @@
 #include "parallel/tree.h"
 #include "parallel/zero.h"
 
-#define STAGING_BYTES ((int64_t)32 << 20) /* rough size of the exchange buffers */
+#define STAGING_BYTES ((int64_t)32 << 20)  /* rough size of the exchange buffers */
+#define MESSAGE_BYTES ((int64_t)256 << 10) /* of the messages that many slots are worth it for */
+#define SLOTS_MAX     16
+#define TAG           1 /* of windows: messages of one pair of ranks arrive in order */
+
+/* A window under way: messages from and to all peers, the pieces of the own shard that arrive. */
+struct slot {
+    uint8_t *recv, *recv_dev; /* [roots of peers * window]; host, and the copy of device backends in their memory */
+    uint8_t *send;            /* device backends: host [own roots * (size - 1) * window] */
+    struct ap_comm_request *requests;
+    int receives, count; /* of requests: first the receives */
+    int64_t at;          /* first element of the window in every shard */
+};
 
 struct held {
     struct ap_tree_node node;
@@ -32,9 +44,8 @@ struct ap_reducer {
     int *root_first;            /* [size + 1]: roots of rank r are root_first[r] .. root_first[r+1]-1 */
     struct ap_tree_node *roots; /* [root_first[size]] in leaf order */
     int64_t window;             /* elements */
-    uint8_t *send, *recv;       /* host; [own roots * size * window], [all roots * window] */
-    void *recv_dev;             /* device backends: copy of recv in backend memory */
-    int64_t *counts;            /* [4 * size] scratch for alltoallv */
+    struct slot slots[SLOTS_MAX];
+    int slot_count;
 };
 
 /* Live buffers at the worst moment, by running the leaf order without memory. */
@@ -58,8 +69,7 @@ static ap_status plan_roots(struct ap_reducer *r)
     int size = r->opt.comm->size;
     struct ap_tree_node nodes[AP_TREE_COVER_MAX];
     r->root_first = calloc((size_t)size + 1, sizeof(*r->root_first));
-    r->counts = calloc((size_t)size * 4, sizeof(*r->counts));
-    if (!r->root_first || !r->counts)
+    if (!r->root_first)
         return AP_ERR_NOMEM;
     for (int i = 0; i < size; i++) {
         r->root_first[i + 1] =
@@ -75,35 +85,52 @@ static ap_status plan_roots(struct ap_reducer *r)
     return AP_OK;
 }
 
-/* The window is the same on every rank: it follows from the counts of all ranks. */
-static ap_status plan_exchange(struct ap_reducer *r)
+static int own_roots(const struct ap_reducer *r, int rank)
+{
+    return r->root_first[rank + 1] - r->root_first[rank];
+}
+
+/* Windows and slots are the same on every rank: they follow from the counts of all ranks. */
+static void plan_windows(struct ap_reducer *r)
 {
     const struct ap_shard_map *map = r->opt.map;
-    struct ap_backend *be = r->opt.backend;
     int size = r->opt.comm->size, most = 0;
-    int64_t longest = 0, all = r->root_first[size];
+    int64_t longest = 1, es = (int64_t)r->es, all = r->root_first[size];
     for (int i = 0; i < size; i++) {
-        int own = r->root_first[i + 1] - r->root_first[i];
         int64_t len = map->begin[i + 1] - map->begin[i];
-        most = own > most ? own : most;
+        most = own_roots(r, i) > most ? own_roots(r, i) : most;
         longest = len > longest ? len : longest;
     }
     int64_t pieces = (int64_t)most * size > all ? (int64_t)most * size : all;
-    r->window = r->opt.window > 0 ? r->opt.window : STAGING_BYTES / (pieces * (int64_t)r->es);
+    int64_t slots = STAGING_BYTES / (pieces * MESSAGE_BYTES);
+    r->slot_count = slots < 2 ? 2 : slots > SLOTS_MAX ? SLOTS_MAX : (int)slots;
+    r->window = r->opt.window > 0 ? r->opt.window : STAGING_BYTES / (pieces * es * r->slot_count) / 16 * 16;
     if (r->opt.window <= 0 && r->window < 4096)
         r->window = 4096;
     if (r->window > longest)
-        r->window = longest > 0 ? longest : 1;
-    int own = r->root_first[r->opt.comm->rank + 1] - r->root_first[r->opt.comm->rank];
-    r->send = malloc((size_t)(own * size * r->window) * r->es);
-    if (be->vt->is_host) {
+        r->window = longest;
+    if ((longest + r->window - 1) / r->window < r->slot_count)
+        r->slot_count = (int)((longest + r->window - 1) / r->window);
+}
+
+static ap_status plan_exchange(struct ap_reducer *r)
+{
+    struct ap_backend *be = r->opt.backend;
+    int size = r->opt.comm->size, own = own_roots(r, r->opt.comm->rank), theirs = r->root_first[size] - own;
+    size_t recv = (size_t)(theirs * r->window) * r->es, send = (size_t)(own * (size - 1) * r->window) * r->es;
+    for (int i = 0; i < r->slot_count; i++) {
+        struct slot *s = &r->slots[i];
+        s->requests = calloc((size_t)theirs + (size_t)own * (size_t)(size - 1), sizeof(*s->requests));
+        if (!s->requests)
+            return AP_ERR_NOMEM;
         /* Backend memory, so that the additions run on aligned operands. */
-        AP_TRY(be->vt->alloc(be, (size_t)(all * r->window) * r->es, (void **)&r->recv));
-    } else {
-        r->recv = malloc((size_t)(all * r->window) * r->es);
-        AP_TRY(be->vt->alloc(be, (size_t)(all * r->window) * r->es, &r->recv_dev));
+        AP_TRY(be->vt->alloc(be, recv, (void **)&s->recv_dev));
+        s->recv = be->vt->is_host ? s->recv_dev : malloc(recv);
+        s->send = be->vt->is_host ? NULL : malloc(send);
+        if (!s->recv || (!be->vt->is_host && !s->send))
+            return AP_ERR_NOMEM;
     }
-    return r->send && r->recv ? AP_OK : AP_ERR_NOMEM;
+    return AP_OK;
 }
 
 static ap_status allocate(struct ap_reducer *r)
@@ -118,7 +145,10 @@ static ap_status allocate(struct ap_reducer *r)
     for (int i = 0; i < need; i++)
         AP_TRY(be->vt->alloc(be, (size_t)(r->flat > 0 ? r->flat : 1) * r->es, &r->buffers[i]));
     AP_TRY(plan_roots(r));
-    return r->opt.comm->size > 1 ? plan_exchange(r) : AP_OK;
+    if (r->opt.comm->size == 1)
+        return AP_OK;
+    plan_windows(r);
+    return plan_exchange(r);
 }
 
 /* AP_ERR_BUG when the caller's distribution is none. */
@@ -184,14 +214,15 @@ void ap_reducer_destroy(struct ap_reducer *r)
     for (int i = 0; i < r->buffer_count; i++)
         if (r->buffers[i])
             be->vt->release(be, r->buffers[i]);
-    if (r->recv_dev)
-        be->vt->release(be, r->recv_dev);
-    if (be->vt->is_host && r->recv)
-        be->vt->release(be, r->recv);
-    else
-        free(r->recv);
-    free(r->send);
-    free(r->counts);
+    for (int i = 0; i < r->slot_count; i++) {
+        struct slot *s = &r->slots[i];
+        if (s->recv != s->recv_dev)
+            free(s->recv);
+        if (s->recv_dev)
+            be->vt->release(be, s->recv_dev);
+        free(s->send);
+        free(s->requests);
+    }
     free(r->roots);
     free(r->root_first);
     free(r->leaf_begin);
@@ -244,12 +275,13 @@ ap_status ap_reducer_begin_leaf(struct ap_reducer *r, ap_tensor *grads_p)
     return AP_OK;
 }
 
-/* a += b over n elements of backend memory. */
-static ap_status add_into(struct ap_reducer *r, void *a, void *b, int64_t n)
+/* c = a + b over n elements of backend memory. */
+static ap_status add_into(struct ap_reducer *r, void *a, void *b, void *c, int64_t n)
 {
     struct ap_backend *be = r->opt.backend;
-    ap_tensor ta = ap_tensor_1d(a, r->opt.dtype, n), tb = ap_tensor_1d(b, r->opt.dtype, n);
-    return be->ops.add(be->stream, &(struct ap_add_args){.a = ta, .b = tb, .c = ta});
+    return be->ops.add(be->stream, &(struct ap_add_args){.a = ap_tensor_1d(a, r->opt.dtype, n),
+                                                         .b = ap_tensor_1d(b, r->opt.dtype, n),
+                                                         .c = ap_tensor_1d(c, r->opt.dtype, n)});
 }
 
 ap_status ap_reducer_end_leaf(struct ap_reducer *r)
@@ -263,8 +295,9 @@ ap_status ap_reducer_end_leaf(struct ap_reducer *r)
         struct held *left = &r->stack[r->depth - 2], *right = &r->stack[r->depth - 1];
         if (!ap_tree_siblings(r->opt.leaves, left->node, right->node))
             break;
-        AP_TRACE_TRY(r->opt.backend->trace, "reduce", "gradient sum", NULL, 0,
-                     add_into(r, r->buffers[left->buffer], r->buffers[right->buffer], r->flat));
+        AP_TRACE_TRY(
+            r->opt.backend->trace, "reduce", "gradient sum", NULL, 0,
+            add_into(r, r->buffers[left->buffer], r->buffers[right->buffer], r->buffers[left->buffer], r->flat));
         r->busy[right->buffer] = 0;
         left->node.hi = right->node.hi;
         r->depth--;
@@ -279,41 +312,73 @@ static int64_t window_length(const struct ap_reducer *r, int i, int64_t at)
     return len < 0 ? 0 : len > r->window ? r->window : len;
 }
 
-/* Own roots, the part of every shard inside the window: send[shard][own root][...]. */
-static ap_status exchange(struct ap_reducer *r, int64_t at)
+/* The part of own root j from element `at` of the shard of rank i on. */
+static uint8_t *own_piece(const struct ap_reducer *r, int j, int i, int64_t at)
+{
+    return (uint8_t *)r->buffers[r->stack[j].buffer] + (r->opt.map->begin[i] + at) * (int64_t)r->es;
+}
+
+/* Start the messages of the window at `at`: every own root's part of each peer's shard, straight from its buffer on
+ * host backends; the parts of the own shard from all peers. */
+static ap_status post(struct ap_reducer *r, struct slot *s, int64_t at)
 {
     struct ap_backend *be = r->opt.backend;
     struct ap_comm *comm = r->opt.comm;
-    int size = comm->size;
-    int64_t es = (int64_t)r->es, used = 0, landed = 0, n_mine = window_length(r, comm->rank, at);
-    int64_t *sb = r->counts, *so = sb + size, *rb = so + size, *ro = rb + size;
+    int size = comm->size, rank = comm->rank;
+    int64_t es = (int64_t)r->es, mine = window_length(r, rank, at) * es, place = 0, staged = 0;
+    s->at = at;
+    s->count = 0;
     for (int i = 0; i < size; i++) {
-        int64_t n = window_length(r, i, at), from = r->opt.map->begin[i] + at;
-        so[i] = used;
-        for (int j = 0; j < r->depth && n > 0; j++) {
-            const uint8_t *src = (const uint8_t *)r->buffers[r->stack[j].buffer] + from * es;
-            AP_TRY(be->vt->copy(be->stream, r->send + used, src, (size_t)(n * es)));
-            used += n * es;
+        for (int j = 0; i != rank && j < own_roots(r, i); j++, place += r->window * es) {
+            if (mine > 0)
+                AP_TRY(ap_comm_recv_start(comm, s->recv + place, mine, i, TAG, &s->requests[s->count++]));
         }
-        sb[i] = used - so[i];
-        ro[i] = landed;
-        rb[i] = (r->root_first[i + 1] - r->root_first[i]) * n_mine * es;
-        landed += rb[i];
+    }
+    s->receives = s->count;
+    for (int k = 1; k < size && s->send; k++) {
+        int to = (rank + k) % size;
+        for (int j = 0; j < r->depth; j++, staged += r->window * es)
+            AP_TRY(be->vt->copy(be->stream, s->send + staged, own_piece(r, j, to, at),
+                                (size_t)(window_length(r, to, at) * es)));
     }
     AP_TRY(be->vt->stream_sync(be->stream));
-    AP_TRY(ap_comm_alltoallv(comm, r->send, sb, so, r->recv, rb, ro));
-    if (r->recv_dev && landed > 0)
-        return be->vt->copy(be->stream, r->recv_dev, r->recv, (size_t)landed);
+    staged = 0;
+    for (int k = 1; k < size; k++) {
+        int to = (rank + k) % size;
+        int64_t bytes = window_length(r, to, at) * es;
+        for (int j = 0; j < r->depth && bytes > 0; j++) {
+            const uint8_t *from = s->send ? s->send + staged + j * r->window * es : own_piece(r, j, to, at);
+            AP_TRY(ap_comm_send_start(comm, from, bytes, to, TAG, &s->requests[s->count++]));
+        }
+        staged += r->depth * r->window * es;
+    }
     return AP_OK;
 }
 
-/* Sum of the node, left in the piece of its first root; *root_p walks through the roots in leaf order. */
-static ap_status combine(struct ap_reducer *r, struct ap_tree_node at, int *root_p, int64_t n, uint8_t **sum_p)
+static ap_status wait_for(struct ap_reducer *r, struct slot *s, int from, int to)
 {
-    uint8_t *pieces = r->recv_dev ? r->recv_dev : r->recv;
+    for (int i = from; i < to; i++)
+        AP_TRY(ap_comm_wait(r->opt.comm, &s->requests[i]));
+    return AP_OK;
+}
+
+/* Where the n elements of a root (index in leaf order) stand: an own one in its buffer, a peer's in the slot. */
+static uint8_t *piece_of(const struct ap_reducer *r, const struct slot *s, int root)
+{
+    int rank = r->opt.comm->rank, first = r->root_first[rank], own = own_roots(r, rank);
+    if (root >= first && root < first + own)
+        return own_piece(r, root - first, rank, s->at);
+    return s->recv_dev + (root < first ? root : root - own) * r->window * (int64_t)r->es;
+}
+
+/* Sum of the node over the window, left in `to`, or where that is NULL in the piece of its first root; *root_p walks
+ * through the roots in leaf order. */
+static ap_status combine(struct ap_reducer *r, const struct slot *s, struct ap_tree_node at, int *root_p, int64_t n,
+                         uint8_t *to, uint8_t **sum_p)
+{
     const struct ap_tree_node *root = &r->roots[*root_p];
     if (root->lo == at.lo && root->hi == at.hi) {
-        *sum_p = pieces + (int64_t)*root_p * n * (int64_t)r->es;
+        *sum_p = piece_of(r, s, *root_p);
         (*root_p)++;
         return AP_OK;
     }
@@ -321,36 +386,47 @@ static ap_status combine(struct ap_reducer *r, struct ap_tree_node at, int *root
         return AP_ERR_BUG;
     int64_t mid = at.lo + (at.hi - at.lo) / 2;
     uint8_t *left, *right;
-    AP_TRY(combine(r, (struct ap_tree_node){at.lo, mid}, root_p, n, &left));
-    AP_TRY(combine(r, (struct ap_tree_node){mid, at.hi}, root_p, n, &right));
-    AP_TRY(add_into(r, left, right, n));
-    *sum_p = left;
-    return AP_OK;
+    AP_TRY(combine(r, s, (struct ap_tree_node){at.lo, mid}, root_p, n, NULL, &left));
+    AP_TRY(combine(r, s, (struct ap_tree_node){mid, at.hi}, root_p, n, NULL, &right));
+    *sum_p = to ? to : left;
+    return add_into(r, left, right, *sum_p, n);
+}
+
+/* The window's messages are over: its sum stands in the own shard of the first own root, whose old content is by then
+ * summed. More than one rank: the whole tree is no root. */
+static ap_status complete(struct ap_reducer *r, struct slot *s)
+{
+    struct ap_backend *be = r->opt.backend;
+    int rank = r->opt.comm->rank, root = 0;
+    int64_t n = window_length(r, rank, s->at), theirs = r->root_first[r->opt.comm->size] - own_roots(r, rank);
+    uint8_t *sum;
+    AP_TRACE_TRY(be->trace, "reduce", "exchange", NULL, 0, wait_for(r, s, 0, s->receives));
+    if (n > 0) {
+        if (s->recv != s->recv_dev)
+            AP_TRY(be->vt->copy(be->stream, s->recv_dev, s->recv, (size_t)(theirs * r->window) * r->es));
+        AP_TRY(combine(r, s, (struct ap_tree_node){0, r->opt.leaves}, &root, n, own_piece(r, 0, rank, s->at), &sum));
+    }
+    return wait_for(r, s, s->receives, s->count);
 }
 
 ap_status ap_reducer_finish(struct ap_reducer *r, ap_tensor *shard_p)
 {
-    struct ap_backend *be = r->opt.backend;
     const int64_t *begin = r->opt.map->begin;
     int rank = r->opt.comm->rank, size = r->opt.comm->size;
-    if (r->finished || r->next != r->hi || r->open >= 0 || r->depth != r->root_first[rank + 1] - r->root_first[rank])
+    if (r->finished || r->next != r->hi || r->open >= 0 || r->depth != own_roots(r, rank))
         return AP_ERR_BUG;
-    uint8_t *result = (uint8_t *)r->buffers[r->stack[0].buffer] + begin[rank] * (int64_t)r->es;
     int64_t longest = 0;
     for (int i = 0; i < size; i++)
         longest = begin[i + 1] - begin[i] > longest ? begin[i + 1] - begin[i] : longest;
-    for (int64_t at = 0; size > 1 && at < longest; at += r->window) {
-        AP_TRACE_TRY(be->trace, "reduce", "exchange", NULL, 0, exchange(r, at));
-        int64_t n = window_length(r, rank, at);
-        if (n == 0)
-            continue;
-        int root = 0;
-        uint8_t *sum = NULL;
-        AP_TRY(combine(r, (struct ap_tree_node){0, r->opt.leaves}, &root, n, &sum));
-        /* The window of the first root is packed and gone: its place takes the result. */
-        AP_TRY(be->vt->copy(be->stream, result + at * (int64_t)r->es, sum, (size_t)n * r->es));
+    int64_t windows = size > 1 && longest > 0 ? (longest + r->window - 1) / r->window : 0, done = 0;
+    for (int64_t w = 0; w < windows; w++) {
+        if (w >= r->slot_count)
+            AP_TRY(complete(r, &r->slots[done++ % r->slot_count]));
+        AP_TRY(post(r, &r->slots[w % r->slot_count], w * r->window));
     }
-    *shard_p = ap_tensor_1d(result, r->opt.dtype, begin[rank + 1] - begin[rank]);
+    while (done < windows)
+        AP_TRY(complete(r, &r->slots[done++ % r->slot_count]));
+    *shard_p = ap_tensor_1d(own_piece(r, 0, rank, 0), r->opt.dtype, begin[rank + 1] - begin[rank]);
     r->finished = 1;
     return AP_OK;
 }
