@@ -129,6 +129,7 @@ static ap_status bench(const struct ap_cli_args *args, const struct ap_bench_fla
                                                  : job->threads > 0 ? (int)job->threads
                                                                     : 0,
                                       .recompute = f->recompute,
+                                      .no_replay = f->no_replay,
                                       .trace = trace};
     st = ap_bench_step(&o, &res, err);
     if (st == AP_OK && world.comm->rank == 0) {

@@ -56,7 +56,7 @@ extern const struct ap_verb ap_verb_desc_eval;
 struct ap_bench_flags {
     char *backend;
     int64_t threads, repeats;
-    int recompute;
+    int recompute, no_replay;
     char *trace, *trace_steps;
 };
 struct ap_probe_flags {

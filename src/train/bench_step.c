@@ -154,7 +154,7 @@ static ap_status traced_step(struct bench *b, double *seconds_p, double *compute
     return st;
 }
 
-/* One recorded step gives the list; a dtype without replay engines leaves it out. */
+/* One recorded step gives the list. */
 static ap_status make_replay(struct bench *b, struct ap_bench_step_result *res, struct ap_error *err)
 {
     double t, c;
@@ -165,7 +165,7 @@ static ap_status make_replay(struct bench *b, struct ap_bench_step_result *res, 
     if (b->record.failed)
         return ap_error_set(err, AP_ERR_NOMEM, "out of memory for the list of products");
     memcpy(res->ops, b->record.total, sizeof res->ops);
-    if (b->job->dtype == AP_F64)
+    if (b->job->dtype == AP_F64 || b->opt->no_replay)
         return AP_OK;
     AP_TRY(ap_replay_create(b->record.products, b->record.product_count, b->pool, &b->replay, err));
     ap_replay_info(b->replay, &res->replay);

@@ -16,6 +16,7 @@ struct ap_bench_step_options {
     int threads;              /* per rank; <= 0: as many as processors */
     int repeats;              /* >= 1 */
     int recompute;            /* activations again in backward */
+    int no_replay;            /* the step alone */
     struct ap_trace_request trace;
 };
 
@@ -24,7 +25,7 @@ struct ap_bench_step_result {
     int ranks, threads;
     int64_t tokens;                              /* of one global step */
     double step_s, step_min_s, step_max_s;       /* median, extremes, of the slowest rank */
-    double replay_s, replay_min_s, replay_max_s; /* own leaves of rank 0; 0: no replay for this dtype or backend */
+    double replay_s, replay_min_s, replay_max_s; /* own leaves of rank 0; 0: left out, or none for this dtype */
     double model_flops;                          /* of one global step, the definition of MFU */
     double peak_flops;                           /* measured GEMM peak of this process's threads */
     double copy_bytes_s;                         /* memory bandwidth of a large copy by all threads, read + write */
