@@ -75,7 +75,7 @@ static ap_status one_step(struct stepper *s)
     size_t bytes = (size_t)ap_tensor_count(&s->g) * sizeof(float);
     AP_TRY(be->vt->fill_zero(be->stream, s->g.data, bytes));
     AP_TRY(ap_model_step(s->m, s->w, s->g, s->bias, &s->batch, &s->lw, &r, NULL));
-    struct ap_sumsq_args sq = {s->g, s->sum};
+    struct ap_sumsq_args sq = {.x = s->g, .out = s->sum};
     AP_TRY(be->ops.sumsq(be->stream, &sq));
     AP_TRY(be->vt->copy(be->stream, &sum, s->sum.data, sizeof(sum)));
     AP_TRY(be->vt->stream_sync(be->stream));

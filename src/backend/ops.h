@@ -251,9 +251,16 @@ struct ap_scale_args {
 struct ap_cast_args {
     ap_tensor src, dst;
 };
-/* out f64 [1] = sum of x^2 accumulated in f64 in one fixed pairwise tree. x Real [n]. */
+/* A run of elements of flat memory. */
+struct ap_run {
+    int64_t begin, count;
+};
+/* out f64 [runs] = the sum of x^2 of each run, accumulated in f64 in one fixed pairwise tree of its length. x Real [n].
+ * runs (host memory, borrowed for the call; ascending, disjoint, within n). NULL: one run of all n, out [1]. */
 struct ap_sumsq_args {
     ap_tensor x, out;
+    const struct ap_run *runs;
+    int64_t run_count;
 };
 
 /* One AdamW step, out of place (shadow buffers; *_new may equal the old memory), decoupled decay:

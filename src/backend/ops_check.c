@@ -364,7 +364,12 @@ ap_status ap_check_cast(const struct ap_cast_args *a)
 ap_status ap_check_sumsq(const struct ap_sumsq_args *a)
 {
     NEED("sumsq", is_real(a->x.dtype) && there(&a->x, a->x.dtype));
-    NEED("sumsq", vec(&a->out, AP_F64, 1));
+    NEED("sumsq", vec(&a->out, AP_F64, a->runs ? a->run_count : 1));
+    int64_t end = 0, n = ap_tensor_count(&a->x);
+    for (int64_t i = 0; a->runs && i < a->run_count; i++) {
+        NEED("sumsq", a->runs[i].begin >= end && a->runs[i].count >= 0 && a->runs[i].count <= n - a->runs[i].begin);
+        end = a->runs[i].begin + a->runs[i].count;
+    }
     return AP_OK;
 }
 

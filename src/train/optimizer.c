@@ -27,12 +27,13 @@ struct ap_optimizer {
     struct ap_gatherer *gatherer;
     struct ap_adamw_segment *segments; /* of the own shard, which begins at element 0 of them */
     int64_t segment_count;
-    int now;           /* index of the committed copies */
-    int64_t w_begin;   /* first element of w: 0, or that of the own shard where a bf16 copy is gathered */
-    void *w[2];        /* backend [flat], or [end - begin] */
-    void *copy[2];     /* bf16 models: backend bf16 [flat], else NULL */
-    void *m[2], *v[2]; /* backend [end - begin] */
-    uint8_t *host;     /* staging for files, made when needed: all weights, m, v in this order */
+    struct ap_run *runs; /* [own chunks], likewise: what the norm sums up one by one */
+    int now;             /* index of the committed copies */
+    int64_t w_begin;     /* first element of w: 0, or that of the own shard where a bf16 copy is gathered */
+    void *w[2];          /* backend [flat], or [end - begin] */
+    void *copy[2];       /* bf16 models: backend bf16 [flat], else NULL */
+    void *m[2], *v[2];   /* backend [end - begin] */
+    uint8_t *host;       /* staging for files, made when needed: all weights, m, v in this order */
 };
 
 static ap_status make_map(struct ap_optimizer *o)
@@ -77,13 +78,15 @@ static ap_status make_segments(struct ap_optimizer *o)
     const struct ap_params *p = o->opt.params;
     int64_t most = o->chunk_last - o->chunk_first;
     o->segments = calloc((size_t)(most > 0 ? most : 1), sizeof(*o->segments));
-    if (!o->segments)
+    o->runs = calloc((size_t)(most > 0 ? most : 1), sizeof(*o->runs));
+    if (!o->segments || !o->runs)
         return AP_ERR_NOMEM;
     for (int64_t c = o->chunk_first; c < o->chunk_last; c++) {
         const struct ap_param_chunk *k = &p->chunks[c];
         int decay = p->list[k->param].info.decay;
         struct ap_adamw_segment *last = o->segment_count > 0 ? &o->segments[o->segment_count - 1] : NULL;
         int64_t at = k->offset - o->base - o->begin;
+        o->runs[c - o->chunk_first] = (struct ap_run){at, k->count};
         if (last && last->decay == decay)
             last->count = at + k->count - last->begin;
         else
@@ -153,6 +156,7 @@ void ap_optimizer_destroy(struct ap_optimizer *o)
     ap_gatherer_destroy(o->gatherer);
     free(o->host);
     free(o->segments);
+    free(o->runs);
     free(o->sums);
     free(o->sum_bytes);
     free(o->map.begin);
@@ -197,20 +201,22 @@ ap_status ap_optimizer_set_weights(struct ap_optimizer *o, const float *host)
     return st != AP_OK ? st : sync;
 }
 
+static ap_tensor part(const struct ap_optimizer *o, void *mem, int64_t offset, int64_t count)
+{
+    return ap_tensor_1d((uint8_t *)mem + (size_t)offset * o->es, o->full, count);
+}
+
 ap_status ap_optimizer_sumsq(struct ap_optimizer *o, ap_tensor shard_grad, double *sum_p)
 {
     struct ap_backend *be = o->opt.backend;
     const struct ap_params *p = o->opt.params;
-    uint8_t *g = shard_grad.data;
-    ap_status st = AP_OK;
-    for (int64_t c = o->chunk_first; st == AP_OK && c < o->chunk_last; c++) {
-        const struct ap_param_chunk *k = &p->chunks[c];
-        struct ap_sumsq_args a = {
-            .x = ap_tensor_1d(g + (size_t)(k->offset - o->base - o->begin) * o->es, o->full, k->count),
-            .out = ap_tensor_1d((double *)o->sums_dev + (c - o->chunk_first), AP_F64, 1),
-        };
-        st = be->ops.sumsq(be->stream, &a);
-    }
+    struct ap_sumsq_args a = {
+        .x = part(o, shard_grad.data, 0, o->end - o->begin),
+        .out = ap_tensor_1d(o->sums_dev, AP_F64, o->chunk_last - o->chunk_first),
+        .runs = o->runs,
+        .run_count = o->chunk_last - o->chunk_first,
+    };
+    ap_status st = a.run_count > 0 ? be->ops.sumsq(be->stream, &a) : AP_OK;
     size_t own = (size_t)(o->chunk_last - o->chunk_first) * sizeof(double);
     double *sums = o->sums + (o->chunk_first - p->region[o->opt.group].chunk_first);
     if (st == AP_OK)
@@ -230,11 +236,6 @@ double ap_optimizer_clip_scale(double norm, double clip)
 {
     double scale = clip > 0 ? clip / (norm + 1e-6) : 1;
     return scale < 1 ? scale : 1;
-}
-
-static ap_tensor part(const struct ap_optimizer *o, void *mem, int64_t offset, int64_t count)
-{
-    return ap_tensor_1d((uint8_t *)mem + (size_t)offset * o->es, o->full, count);
 }
 
 /* The own shard of the shadow. */

@@ -430,8 +430,7 @@ static ap_status call_sum_tokens(struct ap_backend *be, const ap_tensor *t, cons
 
 static ap_status call_sumsq(struct ap_backend *be, const ap_tensor *t, const void *params)
 {
-    struct ap_sumsq_args a = {t[0], t[1]};
-    (void)params;
+    struct ap_sumsq_args a = {t[0], t[1], params, params ? ap_tensor_count(&t[1]) : 0};
     return be->ops.sumsq(be->stream, &a);
 }
 
@@ -454,6 +453,24 @@ void hx_case_sumsq(struct hx *h)
         hx_add1(h, "x", HX_IN, HX_REAL, n);
         hx_add1(h, "out", HX_OUT, AP_F64, 1);
         hx_check(h, "random", call_sumsq, NULL);
+    }
+    /* Runs of the optimizer's chunks: many short ones, gaps, an empty one, one with more leaves than a block takes. */
+    struct ap_run runs[300];
+    int64_t at = 3;
+    for (int i = 0; i < 300; i++) {
+        runs[i] = (struct ap_run){at, i == 7 ? 0 : i == 150 ? 140001 : 1 + i * 37 % 700};
+        at += runs[i].count + i % 3;
+    }
+    hx_begin(h);
+    hx_add1(h, "x", HX_IN, HX_REAL, at);
+    hx_add1(h, "out", HX_OUT, AP_F64, 300);
+    hx_check(h, "runs", call_sumsq, runs);
+    float x[4] = {0};
+    double out[2];
+    const struct ap_run bad[][2] = {{{0, 2}, {3, 2}}, {{0, 2}, {1, 1}}, {{-1, 1}, {2, 1}}, {{0, -1}, {2, 1}}};
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        struct ap_sumsq_args a = {ap_tensor_1d(x, AP_F32, 4), ap_tensor_1d(out, AP_F64, 2), bad[i], 2};
+        hx_refused(h, "runs that overlap or leave the array", h->be->ops.sumsq(h->be->stream, &a));
     }
 }
 

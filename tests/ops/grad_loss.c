@@ -181,7 +181,7 @@ static void check_sums(struct gx *g)
     for (int i = 0; i < N; i++)
         x[i] = i + 1;
     struct ap_sum_tokens_args s = {T1(x, N), T1(&sum, 1)};
-    struct ap_sumsq_args q = {T1(x, N), T1(&square, 1)};
+    struct ap_sumsq_args q = {.x = T1(x, N), .out = T1(&square, 1)};
     gx_status(g, "sum_tokens", g->be->ops.sum_tokens(g->be->stream, &s));
     gx_status(g, "sumsq", g->be->ops.sumsq(g->be->stream, &q));
     gx_expect(g, "sum_tokens adds 1 + .. + 5001", sum, 10 + 5001.0 * 5002 / 2, 0);

@@ -12,8 +12,8 @@
 #include "backend/cpu/host.h"
 #include "backend/cpu/reference.h"
 #include "backend/ops_check.h"
+#include "base/memory.h"
 
-#define ALIGN 64u
 /* Elements below which waking other threads costs more than it gives. */
 #define PARALLEL_MIN 32768
 
@@ -23,8 +23,8 @@ ap_status cpu_buffer_need(struct cpu_buffer *b, size_t size)
         return AP_OK;
     if (size > SIZE_MAX / 2)
         return AP_ERR_NOMEM;
-    size_t rounded = (size + size / 4 + ALIGN - 1) / ALIGN * ALIGN;
-    void *mem = aligned_alloc(ALIGN, rounded);
+    size_t rounded = size + size / 4;
+    void *mem = ap_memory_alloc(rounded);
     if (!mem)
         return AP_ERR_NOMEM;
     free(b->mem);
@@ -221,12 +221,58 @@ static ap_status cpu_sum_tokens(struct ap_stream *s, const struct ap_sum_tokens_
     return AP_OK;
 }
 
+struct square_sums {
+    const float *x;
+    double *out;
+    const struct ap_run *runs;
+    double (*sum)(const float *x, int64_t n);
+};
+
+static void square_sum_range(const void *args, int64_t begin, int64_t end)
+{
+    const struct square_sums *job = args;
+    for (int64_t i = begin; i < end; i++)
+        job->out[i] = job->sum(job->x + job->runs[i].begin, job->runs[i].count);
+}
+
 static ap_status cpu_sumsq(struct ap_stream *s, const struct ap_sumsq_args *a)
 {
     if (a->x.dtype != AP_F32)
         return ap_backend_reference.ops.sumsq(s, a);
     AP_TRY(ap_check_sumsq(a));
-    *(double *)a->out.data = cpu_of(s)->k->tree_sumsq(a->x.data, ap_tensor_count(&a->x));
+    struct ap_run all = {0, ap_tensor_count(&a->x)};
+    struct square_sums job = {a->x.data, a->out.data, a->runs ? a->runs : &all, cpu_of(s)->k->tree_sumsq};
+    int64_t count = a->runs ? a->run_count : 1;
+    cpu_ranges(s, square_sum_range, &job, count, count > 0 ? ap_tensor_count(&a->x) / count : 0);
+    return AP_OK;
+}
+
+struct block {
+    char *to;
+    const char *from;
+};
+
+static void zero_range(const void *args, int64_t begin, int64_t end)
+{
+    const struct block *b = args;
+    memset(b->to + begin, 0, (size_t)(end - begin));
+}
+
+static void copy_range(const void *args, int64_t begin, int64_t end)
+{
+    const struct block *b = args;
+    memcpy(b->to + begin, b->from + begin, (size_t)(end - begin));
+}
+
+static ap_status cpu_fill_zero(struct ap_stream *s, void *dst, size_t size)
+{
+    cpu_ranges(s, zero_range, &(struct block){dst, NULL}, (int64_t)size, 1);
+    return AP_OK;
+}
+
+static ap_status cpu_copy(struct ap_stream *s, void *dst, const void *src, size_t size)
+{
+    cpu_ranges(s, copy_range, &(struct block){dst, src}, (int64_t)size, 1);
     return AP_OK;
 }
 
@@ -245,7 +291,7 @@ static void impl_free(struct cpu_impl *impl)
 static ap_status open_worker(struct cpu_worker *w, enum ap_isa isa, int onednn, struct ap_error *err)
 {
     w->gemm = ap_sgemm_choose(isa);
-    w->gemm_scratch = aligned_alloc(ALIGN, (ap_sgemm_scratch() + ALIGN - 1) / ALIGN * ALIGN);
+    w->gemm_scratch = ap_memory_alloc(ap_sgemm_scratch());
     if (!w->gemm_scratch)
         return ap_error_set(err, AP_ERR_NOMEM, "no memory for the cpu backend");
     if (onednn && !(w->dnnl = ap_dnnl_create()))
@@ -301,8 +347,8 @@ static void cpu_close(struct ap_backend *be)
         .close = cpu_close,                                                                                            \
         .alloc = ap_host_alloc,                                                                                        \
         .release = ap_host_release,                                                                                    \
-        .copy = ap_host_copy,                                                                                          \
-        .fill_zero = ap_host_fill_zero,                                                                                \
+        .copy = cpu_copy,                                                                                              \
+        .fill_zero = cpu_fill_zero,                                                                                    \
         .stream_create = ap_host_stream_create,                                                                        \
         .stream_destroy = ap_host_stream_destroy,                                                                      \
         .stream_sync = ap_host_stream_sync,                                                                            \

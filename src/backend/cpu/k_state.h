@@ -57,12 +57,19 @@ static void K(adamw)(const void *args, int64_t begin, int64_t end)
         vf m1 = vld(m + i, left) * b1 + grad * c1;
         vf v1 = vld(v + i, left) * b2 + grad * grad * c2;
         vf w1 = vld(w + i, left) * keep - m1 * rate / (vsqrt(v1 * v_unbias) + eps);
-        vst(m_new + i, m1, left);
-        vst(v_new + i, v1, left);
-        vst(w_new + i, w1, left);
+        if (left >= VL && valigned(m_new + i) && valigned(v_new + i) && valigned(w_new + i)) {
+            vst_stream(m_new + i, m1);
+            vst_stream(v_new + i, v1);
+            vst_stream(w_new + i, w1);
+        } else {
+            vst(m_new + i, m1, left);
+            vst(v_new + i, v1, left);
+            vst(w_new + i, w1, left);
+        }
         if (w_bf16)
             vst(w_bf16 + i, w1, left);
     }
+    vstream_end();
 }
 
 /* f32 to bf16 or back; other pairs go to the reference. */

@@ -74,6 +74,31 @@ static inline void vst_f32(float *p, vf x, int64_t left)
         memcpy(p, &x, (size_t)left * sizeof(float));
 }
 
+/* All lanes, around the caches: for results that are not read soon. p: aligned to the vector. */
+static inline void vst_stream(float *p, vf x)
+{
+#if defined(__x86_64__) && VL == 16
+    _mm512_stream_ps(p, (__m512)x);
+#elif defined(__x86_64__) && VL == 8
+    _mm256_stream_ps(p, (__m256)x);
+#else
+    *(vf *)p = x;
+#endif
+}
+
+/* Before others read what was streamed. */
+static inline void vstream_end(void)
+{
+#if defined(__x86_64__)
+    _mm_sfence();
+#endif
+}
+
+static inline int valigned(const void *p)
+{
+    return (uintptr_t)p % sizeof(vf) == 0;
+}
+
 static inline void vst_bf16(uint16_t *p, vf x, int64_t left)
 {
     vh half = hround(x);

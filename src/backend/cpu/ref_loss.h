@@ -84,7 +84,11 @@ ap_status REF(cross_entropy_join)(const struct ap_cross_entropy_join_args *a)
 
 ap_status REF(sumsq)(const struct ap_sumsq_args *a)
 {
-    *(double *)a->out.data = REF(tree_sumsq)(a->x.data, ap_tensor_count(&a->x));
+    struct ap_run all = {0, ap_tensor_count(&a->x)};
+    for (int64_t i = 0; i < (a->runs ? a->run_count : 1); i++) {
+        const struct ap_run *run = a->runs ? &a->runs[i] : &all;
+        ((double *)a->out.data)[i] = REF(tree_sumsq)((const REAL *)a->x.data + run->begin, run->count);
+    }
     return AP_OK;
 }
 

@@ -15,6 +15,7 @@ extern "C" {
 #define TOP           256 /* nodes of the tree at depth TOP_LEVELS */
 #define TOP_LEVELS    8
 #define MAX_DEEP      48
+#define RUNS          128 /* runs that travel as kernel arguments */
 
 /* Sum of leaf `leaf` of x by 8 neighbouring lanes: lane j adds the elements j, j+8, ... in order; lanes join as
  * ap_pairwise_join8 does. 0 beyond the end. All lanes of the warp call it. */
@@ -145,9 +146,10 @@ static __global__ void join_kernel(const double *leaf, int64_t leaves, double *o
         *out = accumulate ? *out + sum : sum;
 }
 
-/* Up to TOP leaves in one launch of one block, as for the chunks of the gradient norm. */
+/* Up to TOP leaves by one block. */
 template <typename T>
-static __global__ void short_kernel(const T *x, int64_t n, int64_t leaves, int square, double *out, int accumulate)
+static __device__ __forceinline__ void short_sum(const T *x, int64_t n, int64_t leaves, int square, double *out,
+                                                 int accumulate)
 {
     struct space {
         double leaf[TOP];
@@ -173,6 +175,12 @@ static __global__ void short_kernel(const T *x, int64_t n, int64_t leaves, int s
 }
 
 template <typename T>
+static __global__ void short_kernel(const T *x, int64_t n, int64_t leaves, int square, double *out, int accumulate)
+{
+    short_sum(x, n, leaves, square, out, accumulate);
+}
+
+template <typename T>
 static ap_status reduce(struct cu_stream *s, const T *x, int64_t n, double *out, int square, int accumulate)
 {
     int64_t leaves = ceil_div(n, AP_PAIRWISE_BLOCK);
@@ -195,11 +203,46 @@ ap_status cu_sum_tokens(struct cu_stream *s, const struct ap_sum_tokens_args *a)
     return reduce(s, (const float *)a->x.data, ap_tensor_count(&a->x), (double *)a->out.data, 0, 1);
 }
 
+/* Short runs, one block each. */
+struct run_list {
+    int64_t begin[RUNS], count[RUNS], out[RUNS];
+    int used;
+};
+
+template <typename T> static __global__ void runs_kernel(const T *x, double *out, run_list list)
+{
+    int i = (int)blockIdx.x;
+    int64_t n = list.count[i];
+    short_sum(x + list.begin[i], n, (n + AP_PAIRWISE_BLOCK - 1) / AP_PAIRWISE_BLOCK, 1, out + list.out[i], 0);
+}
+
+template <typename T> static ap_status square_sums(struct cu_stream *s, const struct ap_sumsq_args *a)
+{
+    const T *x = (const T *)a->x.data;
+    double *out = (double *)a->out.data;
+    if (!a->runs)
+        return reduce(s, x, ap_tensor_count(&a->x), out, 1, 0);
+    for (int64_t at = 0; at < a->run_count;) {
+        run_list list = {};
+        for (; at < a->run_count && list.used < RUNS; at++) {
+            const struct ap_run *run = &a->runs[at];
+            if (ceil_div(run->count, AP_PAIRWISE_BLOCK) > TOP) {
+                AP_TRY(reduce(s, x + run->begin, run->count, out + at, 1, 0));
+                continue;
+            }
+            list.begin[list.used] = run->begin;
+            list.count[list.used] = run->count;
+            list.out[list.used++] = at;
+        }
+        if (list.used > 0)
+            AP_LAUNCH((runs_kernel<T>), dim3((unsigned)list.used), SHORT_THREADS, 0, s->id, x, out, list);
+    }
+    return cu_launched("sums of squares");
+}
+
 ap_status cu_sumsq(struct cu_stream *s, const struct ap_sumsq_args *a)
 {
-    int64_t n = ap_tensor_count(&a->x);
     if (a->x.dtype == AP_F32)
-        return reduce(s, (const float *)a->x.data, n, (double *)a->out.data, 1, 0);
-    return a->x.dtype == AP_BF16 ? reduce(s, (const bf16 *)a->x.data, n, (double *)a->out.data, 1, 0)
-                                 : AP_ERR_UNSUPPORTED;
+        return square_sums<float>(s, a);
+    return a->x.dtype == AP_BF16 ? square_sums<bf16>(s, a) : AP_ERR_UNSUPPORTED;
 }
