@@ -10,6 +10,10 @@
 #define PARALLEL_MIN_MACS 200000
 /* Rows of one task are a multiple of this, so that register tiles are full. */
 #define ROW_UNIT 48
+/* More pieces than threads, so that a thread that is held up does not hold up the others, where that costs no more
+ * packing: the kernel packs op(a) anew for every so many columns, op(b) for every piece of rows. */
+#define PIECE_COLUMNS 512
+#define PIECE_ROWS    1008
 /* Rows of one expert task when there are several threads. */
 #define EXPERT_ROWS 192
 
@@ -35,8 +39,7 @@ static void piece(int64_t count, int64_t parts, int64_t unit, int64_t i, int64_t
 struct gemm_job {
     struct cpu_impl *impl;
     struct ap_sgemm g;
-    int64_t parts;
-    int by_columns;
+    int64_t row_parts, column_parts, column_unit;
     ap_status *status; /* one per task */
 };
 
@@ -45,17 +48,14 @@ static void gemm_task(void *ctx, int64_t task, int worker)
     struct gemm_job *j = ctx;
     struct ap_sgemm g = j->g;
     int64_t begin, end;
-    if (j->by_columns) {
-        piece(j->g.n, j->parts, ROW_UNIT, task, &begin, &end);
-        g.b = ap_sgemm_at(g.b, g.b_bf16, begin * (g.trans_b ? g.ldb : 1));
-        g.c = ap_sgemm_at(g.c, g.c_bf16, begin);
-        g.n = end - begin;
-    } else {
-        piece(j->g.m, j->parts, ROW_UNIT, task, &begin, &end);
-        g.a = ap_sgemm_at(g.a, g.a_bf16, begin * (g.trans_a ? 1 : g.lda));
-        g.c = ap_sgemm_at(g.c, g.c_bf16, begin * g.ldc);
-        g.m = end - begin;
-    }
+    piece(j->g.m, j->row_parts, ROW_UNIT, task / j->column_parts, &begin, &end);
+    g.a = ap_sgemm_at(g.a, g.a_bf16, begin * (g.trans_a ? 1 : g.lda));
+    g.c = ap_sgemm_at(g.c, g.c_bf16, begin * g.ldc);
+    g.m = end - begin;
+    piece(j->g.n, j->column_parts, j->column_unit, task % j->column_parts, &begin, &end);
+    g.b = ap_sgemm_at(g.b, g.b_bf16, begin * (g.trans_b ? g.ldb : 1));
+    g.c = ap_sgemm_at(g.c, g.c_bf16, begin);
+    g.n = end - begin;
     j->status[task] = cpu_sgemm(&j->impl->workers[worker], &g, 1);
 }
 
@@ -66,26 +66,36 @@ static ap_status first_error(const ap_status *status, int64_t count)
     return AP_OK;
 }
 
+/* Pieces of whole blocks of the kernel where there are enough of them for all threads, else one per thread. */
+static int64_t cut(struct gemm_job *j, int64_t threads)
+{
+    int64_t rows = j->g.m / PIECE_ROWS, columns = (j->g.n + PIECE_COLUMNS - 1) / PIECE_COLUMNS;
+    j->row_parts = j->g.n > j->g.m ? 1 : rows > threads ? rows : threads;
+    j->column_parts = j->g.n > j->g.m && columns < threads ? threads : columns;
+    j->column_unit = j->column_parts == columns ? PIECE_COLUMNS : ROW_UNIT;
+    return j->row_parts * j->column_parts;
+}
+
 ap_status cpu_gemm(struct ap_stream *s, const struct ap_gemm_args *a)
 {
     struct cpu_impl *impl = cpu_of(s);
     if (a->a.dtype == AP_F64)
         return ap_backend_reference.ops.gemm(s, a);
     AP_TRY(ap_check_gemm(a));
-    struct gemm_job job = {.impl = impl, .parts = impl->threads};
+    struct gemm_job job = {.impl = impl};
     int half = a->a.dtype == AP_BF16;
     job.g = (struct ap_sgemm){a->c.shape[0], a->c.shape[1], a->a.shape[a->trans_a ? 0 : 1],
                               a->a.data,     a->b.data,     a->c.data,
                               a->a.shape[1], a->b.shape[1], a->c.shape[1],
                               a->trans_a,    a->trans_b,    a->accumulate,
                               half,          half,          a->c.dtype == AP_BF16};
-    if (job.parts == 1 || job.g.m * job.g.n * job.g.k < PARALLEL_MIN_MACS)
+    if (impl->threads == 1 || job.g.m * job.g.n * job.g.k < PARALLEL_MIN_MACS)
         return cpu_sgemm(&impl->workers[0], &job.g, 1);
-    job.by_columns = job.g.n > job.g.m;
-    AP_TRY(cpu_buffer_need(&impl->partial, (size_t)job.parts * sizeof(*job.status)));
+    int64_t tasks = cut(&job, impl->threads);
+    AP_TRY(cpu_buffer_need(&impl->partial, (size_t)tasks * sizeof(*job.status)));
     job.status = impl->partial.mem;
-    ap_pool_run(s->backend->pool, job.parts, gemm_task, &job);
-    return first_error(job.status, job.parts);
+    ap_pool_run(s->backend->pool, tasks, gemm_task, &job);
+    return first_error(job.status, tasks);
 }
 
 /* Tasks over (group, block): first[e] is the first task of group e. */
