@@ -16,12 +16,14 @@
 
 /* Block sizes: a block of op(a) (BLOCK_M x BLOCK_K) stays in L2, a panel of op(b) (BLOCK_K x NR) in L1.
  * BLOCK_M is a multiple of every MR, BLOCK_N of every NR. */
-#define BLOCK_M       144
-#define BLOCK_N       512
-#define BLOCK_K       256
-#define SUM_M         (4 * BLOCK_M) /* rows of f32 sums of a bf16 product */
-#define MR_MAX        12
-#define DIRECT_PANELS 4
+#define BLOCK_M 144
+#define BLOCK_N 512
+#define BLOCK_K 256
+#define SUM_M   (4 * BLOCK_M) /* rows of f32 sums of a bf16 product */
+#define MR_MAX  12
+/* Panels of op(b) up to which op(a) is read where it stands: its lines along k, or across. */
+#define DIRECT_ALONG  24
+#define DIRECT_ACROSS 8
 #define NR_MAX        32
 #define PACK_SLACK    16 /* elements a pack may write behind its block */
 
@@ -357,7 +359,7 @@ void ap_sgemm_blocked(const struct ap_sgemm_kernel *v, const struct ap_sgemm *g,
                            .accumulate = g->accumulate};
     struct operand b = {g->b, g->trans_b ? g->ldb : 1, g->trans_b ? 1 : g->ldb, g->b_bf16};
     /* Packing op(a) pays when each packed value is used by several panels of op(b). */
-    part.direct = g->n <= DIRECT_PANELS * v->nr && !g->a_bf16;
+    part.direct = g->n <= (g->trans_a ? DIRECT_ACROSS : DIRECT_ALONG) * v->nr && !g->a_bf16;
     if (g->k == 0 && !g->accumulate && !g->c_bf16) {
         for (int64_t i = 0; i < g->m; i++)
             memset((float *)g->c + i * g->ldc, 0, (size_t)g->n * sizeof(float));
