@@ -115,6 +115,8 @@ static ap_status search(const struct ap_job *job, const struct ap_layout_problem
     else if (status == AP_OK)
         status = ap_layout_search(m, 1 + (int)f->runners_up, &plan, err);
     if (status == AP_OK)
+        status = ap_pipe_decide(m, &plan, &r.chosen, err);
+    if (status == AP_OK)
         status = ap_simulate_step(m, plan.best[0], &r.simulated, err);
     if (status == AP_OK)
         status = ap_pipe_choices(m, plan.best[0], r.choice, &r.choice_count, err);
@@ -124,6 +126,14 @@ static ap_status search(const struct ap_job *job, const struct ap_layout_problem
     ap_layout_plan_clear(&plan);
     ap_layout_model_destroy(m);
     return status;
+}
+
+/* Without a plan auto is 1F1B. */
+static int schedule_of(const struct ap_job *job, const struct plan_machine_flags *f)
+{
+    if (job->parallel.schedule == AP_PIPELINE_AUTO)
+        return f->in_order ? AP_LAYOUT_1F1B : AP_LAYOUT_ANY;
+    return job->parallel.schedule == AP_PIPELINE_ZERO_BUBBLE ? AP_LAYOUT_ZERO_BUBBLE : AP_LAYOUT_1F1B;
 }
 
 ap_status plan_layout(const struct ap_job *job, const struct plan_machine_flags *f, int json, struct ap_error *err)
@@ -143,6 +153,7 @@ ap_status plan_layout(const struct ap_job *job, const struct plan_machine_flags 
                                                          : job->batch.micro_sequences,
         .element_size = job->dtype == AP_BF16 ? 2 : 4,
         .recompute = job->recompute,
+        .schedule = schedule_of(job, f),
         .data = job->parallel.data,
         .tensor = job->parallel.tensor,
         .pipeline = job->parallel.pipeline,

@@ -69,28 +69,30 @@ static ap_status mlp_backward(struct ap_model *m, struct layer *L, ap_tensor dx,
 {
     struct layer_saved *s = saved(m, L);
     if (tensor_size(m) == 1) {
-        AP_TRY(feed_backward(m, L, dx, dxn));
+        ap_tensor dout;
+        AP_TRY(ap_keep(m, dx, &dout));
+        AP_TRY(feed_backward(m, L, dout, dxn));
     } else {
         size_t mark = ap_arena_mark(&m->arena);
-        ap_tensor all = new2(m, m->dt, m->tokens, m->cfg.hidden_size);
+        ap_tensor all = dy2(m, m->dt, m->tokens, m->cfg.hidden_size);
         ap_tensor part = new2(m, m->dt, m->tokens, m->cfg.hidden_size);
         AP_TRY(ap_tensor_gather(m, dx, all));
         AP_TRY(feed_backward(m, L, all, part));
         AP_TRY(ap_tensor_sum(m, part, dxn, 0));
         ap_arena_reset(&m->arena, mark);
     }
-    OP(m, rmsnorm_bwd, .dy = dxn, .x = s->x_mid, .w = w1(m, L->par.post_norm, m->cfg.hidden_size), .rstd = s->rstd2,
-       .dx = dx, .dw = g1(m, L->par.post_norm, m->cfg.hidden_size), .accumulate = 1);
-    return AP_OK;
+    return ap_norm_bwd(
+        m, L->par.post_norm,
+        (struct ap_rmsnorm_bwd_args){.dy = dxn, .x = s->x_mid, .rstd = s->rstd2, .dx = dx, .accumulate = 1});
 }
 
 static ap_status attention_backward(struct ap_model *m, struct layer *L, ap_tensor dx, ap_tensor dxn)
 {
     struct layer_saved *s = saved(m, L);
     AP_TRY(ap_mla_backward(m, L, dx, dxn));
-    OP(m, rmsnorm_bwd, .dy = dxn, .x = s->x_in, .w = w1(m, L->par.input_norm, m->cfg.hidden_size), .rstd = s->rstd1,
-       .dx = dx, .dw = g1(m, L->par.input_norm, m->cfg.hidden_size), .accumulate = 1);
-    return AP_OK;
+    return ap_norm_bwd(
+        m, L->par.input_norm,
+        (struct ap_rmsnorm_bwd_args){.dy = dxn, .x = s->x_in, .rstd = s->rstd1, .dx = dx, .accumulate = 1});
 }
 
 ap_status ap_block_forward(struct ap_model *m, struct layer *L, ap_tensor out)

@@ -27,7 +27,7 @@ ap_status ap_linear_fwd(struct ap_model *m, ap_tensor x, int64_t off, int64_t ou
 ap_status ap_linear_bwd(struct ap_model *m, ap_tensor dy, ap_tensor x, int64_t off, ap_tensor dx, int accumulate)
 {
     int64_t out = dy.shape[1], in = x.shape[1];
-    OP(m, gemm, .a = dy, .b = x, .c = g2(m, off, out, in), .trans_a = 1, .accumulate = 1);
+    AP_TRY(ap_weight_gradient(m, &(struct late_work){.kind = LATE_LINEAR, .off = off, .dy = dy, .x = x}));
     OP(m, gemm, .a = dy, .b = w2(m, off, out, in), .c = dx, .accumulate = accumulate);
     return AP_OK;
 }
@@ -52,7 +52,7 @@ ap_status ap_mlp_backward(struct ap_model *m, struct mlp_saved *s, ap_tensor dou
 {
     size_t mark = ap_arena_mark(&m->arena);
     int64_t rows = s->act.shape[0], width = s->act.shape[1];
-    ap_tensor dact = new2(m, m->dt, rows, width), dgu = new2(m, m->dt, rows, 2 * width);
+    ap_tensor dact = new2(m, m->dt, rows, width), dgu = dy2(m, m->dt, rows, 2 * width);
     AP_TRY(ap_linear_bwd(m, dout, s->act, down, dact, 0));
     OP(m, swiglu_bwd, .dy = dact, .gate_up = s->gate_up, .dgate_up = dgu);
     AP_TRY(ap_linear_bwd(m, dgu, x, gate_up, dx, 0));

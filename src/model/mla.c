@@ -146,10 +146,10 @@ static ap_status query_backward(struct ap_model *m, struct layer *L, ap_tensor d
         return column_backward(m, dq, s->xn1_all, L->par.q, dxn);
     size_t mark = ap_arena_mark(&m->arena);
     int64_t ql = c->q_lora_rank;
-    ap_tensor dcqn = new2(m, m->dt, m->own_tokens, ql), dcq = new2(m, m->dt, m->own_tokens, ql);
+    ap_tensor dcqn = new2(m, m->dt, m->own_tokens, ql), dcq = dy2(m, m->dt, m->own_tokens, ql);
     AP_TRY(column_backward(m, dq, s->cqn_all, L->par.q_b, dcqn));
-    OP(m, rmsnorm_bwd, .dy = dcqn, .x = s->cq, .w = w1(m, L->par.q_a_norm, ql), .rstd = s->rstd_q, .dx = dcq,
-       .dw = g1(m, L->par.q_a_norm, ql));
+    AP_TRY(ap_norm_bwd(m, L->par.q_a_norm,
+                       (struct ap_rmsnorm_bwd_args){.dy = dcqn, .x = s->cq, .rstd = s->rstd_q, .dx = dcq}));
     AP_TRY(ap_linear_bwd(m, dcq, s->xn1, L->par.q_a, dxn, 0));
     ap_arena_reset(&m->arena, mark);
     return AP_OK;
@@ -164,9 +164,11 @@ static ap_status heads_backward(struct ap_model *m, struct layer *L, ap_tensor d
     int64_t N = m->tokens, H = m->heads, kl = c->kv_lora_rank, stride;
     int many = tensor_size(m) > 1;
     size_t mark = ap_arena_mark(&m->arena);
-    ap_tensor datt = new3(m, m->dt, N, H, c->v_dim), all = dout, dkr = rope_key(m, dkva), own = dkr;
-    if (many) {
-        all = new2(m, m->dt, N, c->hidden_size);
+    ap_tensor datt = new3(m, m->dt, N, H, c->v_dim), all, dkr = rope_key(m, dkva), own = dkr;
+    if (!many) {
+        AP_TRY(ap_keep(m, dout, &all));
+    } else {
+        all = dy2(m, m->dt, N, c->hidden_size);
         dkr = new2(m, m->dt, N, c->rope_dim);
         own = new2(m, m->dt, m->own_tokens, c->rope_dim);
         AP_TRY(ap_tensor_gather(m, dout, all));
@@ -194,13 +196,18 @@ ap_status ap_mla_backward(struct ap_model *m, struct layer *L, ap_tensor dout, a
     int64_t N = m->tokens, own = m->own_tokens, H = m->heads, kl = c->kv_lora_rank, row = kl + c->rope_dim;
     int64_t qd = H * (c->nope_dim + c->rope_dim), kvd = H * (c->nope_dim + c->v_dim);
     size_t mark = ap_arena_mark(&m->arena);
-    ap_tensor dq = new3(m, m->dt, N, H, c->nope_dim + c->rope_dim), dkv = new3(m, m->dt, N, H, c->nope_dim + c->v_dim);
-    ap_tensor dkva = new2(m, m->dt, own, row), dcn = new2(m, m->dt, own, kl);
+    ap_tensor dq = dy3(m, m->dt, N, H, c->nope_dim + c->rope_dim), dkv = dy3(m, m->dt, N, H, c->nope_dim + c->v_dim);
+    ap_tensor dkva = dy2(m, m->dt, own, row), dcn = new2(m, m->dt, own, kl);
     AP_TRY(heads_backward(m, L, dout, dq, dkv, dkva));
     AP_TRY(query_backward(m, L, view2(dq, N, qd), dxn));
     AP_TRY(column_backward(m, view2(dkv, N, kvd), s->cn_all, p->kv_b, dcn));
-    OP(m, rmsnorm_bwd, .dy = dcn, .x = view2(s->kva, own, kl), .w = w1(m, p->kv_a_norm, kl), .rstd = s->rstd_kv,
-       .dx = view2(dkva, own, kl), .dw = g1(m, p->kv_a_norm, kl), .x_stride = row, .dx_stride = row);
+    AP_TRY(ap_norm_bwd(m, p->kv_a_norm,
+                       (struct ap_rmsnorm_bwd_args){.dy = dcn,
+                                                    .x = view2(s->kva, own, kl),
+                                                    .rstd = s->rstd_kv,
+                                                    .dx = view2(dkva, own, kl),
+                                                    .x_stride = row,
+                                                    .dx_stride = row}));
     AP_TRY(ap_linear_bwd(m, dkva, s->xn1, p->kv_a, dxn, 1));
     ap_arena_reset(&m->arena, mark);
     return AP_OK;

@@ -121,8 +121,8 @@ static ap_status backward_layers(struct ap_model *m)
 static ap_status main_head(struct ap_model *m)
 {
     struct slot *s = m->cur;
-    return ap_head_step(m, &m->head, s->x_out, m->off_norm, s->targets, s->own_targets, m->token_loss, m->lw.ce, 0,
-                        m->dx);
+    return ap_head_step(m, &m->late->head, s->x_out, m->off_norm, s->targets, s->own_targets, m->token_loss, m->lw.ce,
+                        0, m->dx);
 }
 
 /* Every layer function once, counting only. */
@@ -227,10 +227,12 @@ static ap_status setup(struct ap_model *m, struct ap_error *err)
     AP_TRY(make_slots(m));
     find_params(m);
     AP_TRY(make_tables(m));
+    AP_TRY(ap_late_create(m));
     ap_arena_init(&m->arena, m->be, "model");
     ap_model_plan(m);
     AP_TRY(plan_scratch(m));
     AP_TRY(ap_arena_fix(&m->arena, err));
+    AP_TRY(ap_late_fix(m, err));
     ap_model_plan(m);
     return AP_OK;
 }
@@ -248,8 +250,12 @@ static ap_status check_options(const struct ap_model_options *opt, const struct 
         return ap_error_set(err, AP_ERR_INPUT, "a micro-batch of %lld tokens for parallel.tensor %d",
                             (long long)(opt->micro_sequences * opt->seq_len), part->tensor_size);
     if ((part->tensor_size > 1 && (!opt->tensor || opt->tensor->size != part->tensor_size)) ||
-        (part->expert_size > 1 && (!opt->expert || opt->expert->size != part->expert_size)) || opt->slots < 0)
+        (part->expert_size > 1 && (!opt->expert || opt->expert->size != part->expert_size)) || opt->slots < 0 ||
+        opt->late < 0)
         return ap_error_set(err, AP_ERR_BUG, "a part of a model without its communicators");
+    if (opt->late > 0 && (opt->recompute || opt->forward_only))
+        return ap_error_set(err, AP_ERR_INPUT,
+                            "a backward in two halves needs the activations in both: it cannot recompute them");
     return AP_OK;
 }
 
@@ -291,6 +297,7 @@ void ap_model_destroy(struct ap_model *m)
     if (!m)
         return;
     ap_arena_free(&m->arena);
+    ap_late_destroy(m);
     if (m->tables_mem)
         m->be->vt->release(m->be, m->tables_mem);
     ap_params_destroy(m->params);
@@ -316,7 +323,7 @@ const struct ap_params *ap_model_params(const struct ap_model *m)
 
 size_t ap_model_memory(const struct ap_model *m)
 {
-    return m->arena.size;
+    return m->arena.size + ap_late_memory(m);
 }
 
 int64_t ap_model_own_tokens(const struct ap_model *m)
@@ -362,24 +369,28 @@ static ap_status read_back(struct ap_model *m, struct ap_model_result *r, int64_
     return AP_OK;
 }
 
+/* Buffers as the part needs them: weights, or gradients. */
+static int fit(const struct ap_model *m, const ap_tensor *list, ap_dtype t)
+{
+    for (int g = 0; g < AP_GROUPS; g++) {
+        int64_t n = m->params->region[g].end - m->params->region[g].begin;
+        if (n > 0 && (!list[g].data || list[g].dtype != t || ap_tensor_count(&list[g]) != n))
+            return 0;
+    }
+    return 1;
+}
+
 /* A call begins: what its layer functions read. */
 static ap_status begin(struct ap_model *m, int slot, const struct ap_model_buffers *b, const struct ap_loss_weights *lw,
                        int with_grads)
 {
-    if (slot < 0 || slot >= m->opt.slots || (with_grads && m->opt.forward_only) ||
+    if (slot < 0 || slot >= m->opt.slots || (with_grads && m->opt.forward_only) || !fit(m, b->weights, m->dt) ||
         (b->router_bias.data && b->router_bias.dtype != m->stat))
         return AP_ERR_BUG;
-    for (int g = 0; g < AP_GROUPS; g++) {
-        int64_t n = m->params->region[g].end - m->params->region[g].begin;
-        const ap_tensor *w = &b->weights[g], *grads = &b->grads[g];
-        if (n > 0 && (w->dtype != m->dt || ap_tensor_count(w) != n))
-            return AP_ERR_BUG;
-        if (n > 0 && with_grads && (!grads->data || grads->dtype != m->stat || ap_tensor_count(grads) != n))
-            return AP_ERR_BUG;
-    }
     m->b = b;
     m->lw = *lw;
     m->cur = &m->slots[slot];
+    m->late = m->lates;
     m->with_grads = with_grads;
     return AP_OK;
 }
@@ -428,12 +439,11 @@ static ap_status backward(struct ap_model *m)
     return m->part.first_stage ? ap_embed_backward(m, m->cur->tokens, m->dx) : AP_OK;
 }
 
-ap_status ap_model_backward(struct ap_model *m, int slot, const struct ap_model_buffers *b,
-                            const struct ap_batch *batch, const struct ap_loss_weights *lw, ap_tensor dout,
-                            ap_tensor *din_p, struct ap_model_result *result_p, int64_t *expert_load)
+/* Backward of the slot that the call began with, without the gradients of weights if it is split. */
+static ap_status run_backward(struct ap_model *m, const struct ap_batch *batch, ap_tensor dout, ap_tensor *din_p,
+                              struct ap_model_result *result_p, int64_t *expert_load)
 {
     struct ap_model_result r = {0};
-    AP_TRY(begin(m, slot, b, lw, 1));
     if (!m->part.last_stage && !is_input(m, &dout))
         return AP_ERR_BUG;
     if (m->part.last_stage)
@@ -444,6 +454,43 @@ ap_status ap_model_backward(struct ap_model *m, int slot, const struct ap_model_
     AP_TRY(read_back(m, &r, expert_load));
     *din_p = m->part.first_stage ? (ap_tensor){0} : m->dx;
     *result_p = r;
+    return AP_OK;
+}
+
+ap_status ap_model_backward(struct ap_model *m, int slot, const struct ap_model_buffers *b,
+                            const struct ap_batch *batch, const struct ap_loss_weights *lw, ap_tensor dout,
+                            ap_tensor *din_p, struct ap_model_result *result_p, int64_t *expert_load)
+{
+    AP_TRY(begin(m, slot, b, lw, 1));
+    if (is_split(m) || !fit(m, b->grads, m->stat))
+        return AP_ERR_BUG;
+    return run_backward(m, batch, dout, din_p, result_p, expert_load);
+}
+
+ap_status ap_model_backward_input(struct ap_model *m, const struct ap_model_half *half,
+                                  const struct ap_model_buffers *b, const struct ap_batch *batch,
+                                  const struct ap_loss_weights *lw, struct ap_model_result *result_p,
+                                  int64_t *expert_load)
+{
+    AP_TRY(begin(m, half->slot, b, lw, 1));
+    if (half->late < 0 || half->late >= m->opt.late)
+        return AP_ERR_BUG;
+    m->late = &m->lates[half->late];
+    m->late->slot = m->cur;
+    m->late->count = 0; /* of a step that failed */
+    ap_arena_reset(&m->late->arena, 0);
+    return run_backward(m, batch, half->dout, half->din_p, result_p, expert_load);
+}
+
+ap_status ap_model_backward_weight(struct ap_model *m, int late, const struct ap_model_buffers *b,
+                                   ap_model_pulse *pulse, void *ctx)
+{
+    if (late < 0 || late >= m->opt.late || !fit(m, b->grads, m->stat))
+        return AP_ERR_BUG;
+    m->b = b;
+    m->late = &m->lates[late];
+    m->cur = m->late->slot;
+    SPAN(m, "weight gradients", NULL, 0, ap_late_run(m, pulse, ctx));
     return AP_OK;
 }
 
@@ -481,7 +528,7 @@ ap_tensor ap_model_token_loss(const struct ap_model *m)
 
 ap_tensor ap_model_logits(const struct ap_model *m)
 {
-    return m->logits;
+    return m->lates[0].head.logits;
 }
 
 ap_tensor ap_model_routing(const struct ap_model *m, int64_t moe_layer)

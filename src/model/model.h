@@ -31,6 +31,8 @@ struct ap_model_options {
     const struct ap_model_part *part; /* copied; NULL: all of it */
     struct ap_comm *tensor, *expert;  /* borrowed; of part->tensor_size, expert_size ranks; NULL where that is 1 */
     int slots;                        /* micro-batches between forward and backward at a time; 0: one */
+    int late;                         /* 0: backward is whole. Else it is in two halves, with so many micro-batches
+                                       * between them at a time, which stay in their slots; not with recompute */
 };
 
 /* Backend memory of the parameters' groups that the part has, each [region's elements]: weights of the model's dtype,
@@ -88,6 +90,21 @@ ap_status ap_model_forward(struct ap_model *m, int slot, const struct ap_model_b
 ap_status ap_model_backward(struct ap_model *m, int slot, const struct ap_model_buffers *b,
                             const struct ap_batch *batch, const struct ap_loss_weights *lw, ap_tensor dout,
                             ap_tensor *din_p, struct ap_model_result *result_p, int64_t *expert_load);
+/* The same in two halves (zero-bubble pipelines), where opt.late says so: the gradient of the input at once, those of
+ * the weights later, from what the first half left in `late`: the same bits. Others may come in between, in other slots
+ * and lates. The first half needs no grads; the second touches the gradients alone, and is for one process alone. */
+struct ap_model_half {
+    int slot, late;
+    ap_tensor dout, *din_p; /* as of backward */
+};
+ap_status ap_model_backward_input(struct ap_model *m, const struct ap_model_half *half,
+                                  const struct ap_model_buffers *b, const struct ap_batch *batch,
+                                  const struct ap_loss_weights *lw, struct ap_model_result *result_p,
+                                  int64_t *expert_load);
+/* pulse is called between the gradients (messages on their way need that); its errors end the call. NULL: nobody. */
+typedef ap_status ap_model_pulse(void *ctx);
+ap_status ap_model_backward_weight(struct ap_model *m, int late, const struct ap_model_buffers *b,
+                                   ap_model_pulse *pulse, void *ctx);
 /* In place of backward: losses alone. */
 ap_status ap_model_loss(struct ap_model *m, int slot, const struct ap_model_buffers *b, const struct ap_batch *batch,
                         const struct ap_loss_weights *lw, struct ap_model_result *result_p, int64_t *expert_load);

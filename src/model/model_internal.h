@@ -74,16 +74,44 @@ struct slot {
     struct layer_saved *layers; /* [layers + mtp_depth] */
 };
 
+struct mtp_params {
+    int64_t enorm, hnorm, eh_proj, norm; /* offsets */
+};
+
 struct mtp_saved {
     ap_tensor ids, targets, own_targets; /* i32 [N] */
     ap_tensor emb, rstd_e, rstd_h;       /* embedding of the next token [L,h] */
     ap_tensor cat;                       /* [enorm(emb) | hnorm(h)] [L,2h] */
-    int64_t enorm, hnorm, eh_proj, norm; /* parameter offsets */
 };
 
 struct head_saved {
     ap_tensor xf, rstd; /* normalised input of the head [L,h] */
     ap_tensor xf_all;   /* [N,h] */
+    ap_tensor logits;   /* [N, own part of V], in backward their gradient */
+};
+
+/* One gradient of weights, and what it is made of. */
+enum late_kind {
+    LATE_LINEAR,  /* += dy^T x */
+    LATE_GROUPED, /* the same for the own experts, rows by offsets */
+    LATE_VECTOR,  /* += dy [n] */
+    LATE_ROWS     /* of the embedding: row x[i] += dy[i] */
+};
+struct late_work {
+    enum late_kind kind;
+    int64_t off, stride;      /* flat; elements between experts */
+    ap_tensor dy, x, offsets; /* borrowed from the slot and from the late's memory */
+};
+
+/* One micro-batch between the two halves of a split backward; with a whole one there is one of them. Of the last stage
+ * also what lies between the last layer and the losses. */
+struct late {
+    struct ap_arena arena;  /* gradients of outputs that the weights' gradients need */
+    struct late_work *work; /* [late_most] */
+    int64_t count;
+    struct slot *slot; /* whose activations they need */
+    struct head_saved head, mtp_head;
+    struct mtp_saved mtp;
 };
 
 struct ap_model {
@@ -107,12 +135,14 @@ struct ap_model {
     int with_grads;
     struct slot *cur;
     /* planned tensors */
-    ap_tensor cos, sin;                           /* Stat [T, r/2] */
-    struct slot *slots;                           /* [opt.slots] */
-    ap_tensor logits, token_loss, mtp_token_loss; /* [N, own part of V], [N], [N]; last stage */
-    struct layer *layers;                         /* layers + mtp_depth */
-    struct head_saved head, mtp_head;
-    struct mtp_saved mtp;
+    ap_tensor cos, sin;        /* Stat [T, r/2] */
+    struct slot *slots;        /* [opt.slots] */
+    struct late *lates, *late; /* [late_count]; that of the running call */
+    int late_count;
+    int64_t late_most;                    /* gradients of weights of a micro-batch */
+    ap_tensor token_loss, mtp_token_loss; /* [N]; last stage */
+    struct layer *layers;                 /* layers + mtp_depth */
+    struct mtp_params mtp;
     ap_tensor dx, dx_mtp; /* gradient of the residual stream [L,h] */
     int64_t off_embed, off_norm, off_head;
     int recomputing;      /* a layer's forward runs for the second time */
@@ -186,6 +216,24 @@ static inline ap_tensor new3(struct ap_model *m, ap_dtype t, int64_t a, int64_t 
 {
     return ap_arena_tensor(&m->arena, t, 3, (int64_t[]){a, b, c});
 }
+/* Is backward split? */
+static inline int is_split(const struct ap_model *m)
+{
+    return m->opt.late > 0;
+}
+/* Memory of a gradient of outputs, from which that of weights is made: scratch, or the late's until it has been. */
+static inline struct ap_arena *dy_arena(struct ap_model *m)
+{
+    return is_split(m) ? &m->late->arena : &m->arena;
+}
+static inline ap_tensor dy2(struct ap_model *m, ap_dtype t, int64_t a, int64_t b)
+{
+    return ap_arena_tensor(dy_arena(m), t, 2, (int64_t[]){a, b});
+}
+static inline ap_tensor dy3(struct ap_model *m, ap_dtype t, int64_t a, int64_t b, int64_t c)
+{
+    return ap_arena_tensor(dy_arena(m), t, 3, (int64_t[]){a, b, c});
+}
 /* Another shape over the same elements. */
 static inline ap_tensor view2(ap_tensor t, int64_t a, int64_t b)
 {
@@ -217,6 +265,19 @@ void ap_own_ids(const struct ap_model *m, const int32_t *ids, int32_t *own);
 
 ap_status ap_model_copy(struct ap_model *m, ap_tensor dst, ap_tensor src);
 ap_status ap_model_zero(struct ap_model *m, ap_tensor t);
+/* late.c: gradients of weights. At once, or, where backward is split, put down for ap_late_run: then dy and x have to
+ * stay as they are until then, dy in memory of dy2, dy3 or ap_keep, x in the slot or the late. */
+ap_status ap_late_create(struct ap_model *m);
+ap_status ap_late_fix(struct ap_model *m, struct ap_error *err); /* after planning: memory */
+void ap_late_destroy(struct ap_model *m);
+size_t ap_late_memory(const struct ap_model *m);
+ap_status ap_weight_gradient(struct ap_model *m, const struct late_work *work);
+ap_status ap_late_run(struct ap_model *m, ap_model_pulse *pulse, void *ctx);
+/* A tensor that is written again before then, or a copy of it. */
+ap_status ap_keep(struct ap_model *m, ap_tensor t, ap_tensor *kept_p);
+/* rmsnorm_bwd of the weights at flat offset off, += their gradient; a.w and a.dw are filled in. */
+ap_status ap_norm_bwd(struct ap_model *m, int64_t off, struct ap_rmsnorm_bwd_args a);
+
 /* y (+)= x W^T; dW += dy^T x; dx (=/+=) dy W. W [out, in] at flat offset off. */
 ap_status ap_linear_fwd(struct ap_model *m, ap_tensor x, int64_t off, int64_t out, int64_t in, ap_tensor y,
                         int accumulate);
@@ -267,7 +328,7 @@ void ap_head_plan(struct ap_model *m, struct head_saved *s);
 ap_status ap_head_step(struct ap_model *m, struct head_saved *s, ap_tensor x, int64_t norm, ap_tensor targets,
                        ap_tensor own_targets, ap_tensor token_loss, double weight, int64_t sum_index, ap_tensor dx);
 
-void ap_mtp_plan(struct ap_model *m);
+void ap_mtp_plan(struct ap_model *m, struct late *w);
 /* Forward and backward of the MTP module; dx (gradient of the main model's output) +=. */
 ap_status ap_mtp_step(struct ap_model *m, const struct ap_batch *batch, int64_t *mtp_tokens_p, ap_tensor dx);
 

@@ -104,9 +104,12 @@ static ap_status grouped(struct ap_model *m, struct layer *L, ap_tensor x, int64
 static ap_status grouped_wgrad(struct ap_model *m, struct layer *L, ap_tensor dy, ap_tensor x, int64_t off,
                                int64_t stride)
 {
-    ap_tensor dw = ap_tensor_3d(grad(m, off), m->stat, m->experts, dy.shape[1], x.shape[1]);
-    OP(m, grouped_wgrad, .dy = dy, .x = x, .dw = dw, .offsets = offsets_of(m, saved(m, L)), .w_stride = stride);
-    return AP_OK;
+    return ap_weight_gradient(m, &(struct late_work){.kind = LATE_GROUPED,
+                                                     .off = off,
+                                                     .stride = stride,
+                                                     .dy = dy,
+                                                     .x = x,
+                                                     .offsets = offsets_of(m, saved(m, L))});
 }
 
 /* The first rows of a tensor that has room for more. */
@@ -166,14 +169,20 @@ static ap_status experts_backward(struct ap_model *m, struct layer *L, ap_tensor
     int64_t h = m->cfg.hidden_size, I = m->moe_width, room = s->expert.act.shape[0];
     ap_tensor gate_up = rows_of(m, s, s->expert.gate_up), act = rows_of(m, s, s->expert.act);
     size_t mark = ap_arena_mark(&m->arena);
-    ap_tensor dact = rows_of(m, s, new2(m, m->dt, room, I)), dgu = rows_of(m, s, new2(m, m->dt, room, 2 * I));
+    ap_tensor dact = rows_of(m, s, new2(m, m->dt, room, I)), dgu = rows_of(m, s, dy2(m, m->dt, room, 2 * I));
     AP_TRY(grouped_wgrad(m, L, dy, act, p->e_down, p->e_down_stride));
     AP_TRY(grouped(m, L, dy, p->e_down, p->e_down_stride, h, I, dact, 0));
     OP(m, swiglu_bwd, .dy = dact, .gate_up = gate_up, .dgate_up = dgu);
     AP_TRY(grouped_wgrad(m, L, dgu, x, p->e_gate_up, p->e_gate_up_stride));
-    AP_TRY(grouped(m, L, dgu, p->e_gate_up, p->e_gate_up_stride, 2 * I, h, dx, 0)); /* dy is used up */
+    AP_TRY(grouped(m, L, dgu, p->e_gate_up, p->e_gate_up_stride, 2 * I, h, dx, 0)); /* dx may be dy, used up */
     ap_arena_reset(&m->arena, mark);
     return AP_OK;
+}
+
+/* Where the gradient of the experts' inputs goes: over that of their outputs, unless it is still needed. */
+static ap_tensor beside(struct ap_model *m, ap_tensor dy)
+{
+    return is_split(m) ? new2(m, dy.dtype, dy.shape[0], dy.shape[1]) : dy;
 }
 
 /* The expert path: dx += . */
@@ -182,18 +191,20 @@ static ap_status routed_backward(struct ap_model *m, struct layer *L, ap_tensor 
     struct layer_saved *s = saved(m, L);
     int64_t h = m->cfg.hidden_size;
     size_t mark = ap_arena_mark(&m->arena);
-    ap_tensor dys = new2(m, m->dt, s->ys.shape[0], h);
+    ap_tensor dys = has_exchange(m) ? new2(m, m->dt, s->ys.shape[0], h) : dy2(m, m->dt, s->ys.shape[0], h), dxs;
     OP(m, moe_combine_bwd, .dout = dout, .ys = s->ys, .gates = s->gates, .row_of = s->row_of, .dys = dys,
        .dgates = dgates);
     if (has_exchange(m)) {
-        ap_tensor there = new2(m, m->dt, ap_moe_capacity(m), h);
+        ap_tensor there = dy2(m, m->dt, ap_moe_capacity(m), h), back = beside(m, there);
         AP_TRY(ap_moe_exchange_out(m, &s->ex, dys, there));
-        AP_TRY(experts_backward(m, L, rows_of(m, s, there), rows_of(m, s, s->ex.xs), rows_of(m, s, there)));
-        AP_TRY(ap_moe_exchange_back(m, &s->ex, there, dys));
+        AP_TRY(experts_backward(m, L, rows_of(m, s, there), rows_of(m, s, s->ex.xs), rows_of(m, s, back)));
+        AP_TRY(ap_moe_exchange_back(m, &s->ex, back, dys));
+        dxs = dys;
     } else {
-        AP_TRY(experts_backward(m, L, dys, s->xs, dys));
+        dxs = beside(m, dys);
+        AP_TRY(experts_backward(m, L, dys, s->xs, dxs));
     }
-    OP(m, moe_dispatch_bwd, .dxs = dys, .row_of = s->row_of, .dx = dx);
+    OP(m, moe_dispatch_bwd, .dxs = dxs, .row_of = s->row_of, .dx = dx);
     ap_arena_reset(&m->arena, mark);
     return AP_OK;
 }
@@ -204,9 +215,9 @@ ap_status ap_moe_backward(struct ap_model *m, struct layer *L, ap_tensor dout, a
     struct layer_saved *s = saved(m, L);
     size_t mark = ap_arena_mark(&m->arena);
     ap_tensor dgates = new2(m, m->stat, m->tokens, c->experts_per_token);
-    ap_tensor dlogits = new2(m, m->stat, m->tokens, c->routed_experts), operand = dlogits;
+    ap_tensor operand = dy2(m, m->dt, m->tokens, c->routed_experts), dlogits = operand;
     if (m->dt != m->stat) /* both operands of a product have one type */
-        operand = new2(m, m->dt, m->tokens, c->routed_experts);
+        dlogits = new2(m, m->stat, m->tokens, c->routed_experts);
     if (c->shared_experts)
         AP_TRY(ap_mlp_backward(m, &s->shared, dout, x, L->par.s_gate_up, L->par.s_down, dx));
     else

@@ -8,9 +8,9 @@
 
 #include "model/model_internal.h"
 
-void ap_mtp_plan(struct ap_model *m)
+void ap_mtp_plan(struct ap_model *m, struct late *w)
 {
-    struct mtp_saved *s = &m->mtp;
+    struct mtp_saved *s = &w->mtp;
     int64_t N = m->tokens, own = m->own_tokens, h = m->cfg.hidden_size;
     s->ids = new1(m, AP_I32, N);
     s->targets = new1(m, AP_I32, N);
@@ -19,8 +19,8 @@ void ap_mtp_plan(struct ap_model *m)
     s->rstd_e = new1(m, m->stat, own);
     s->rstd_h = new1(m, m->stat, own);
     s->cat = new2(m, m->dt, own, 2 * h);
-    ap_head_plan(m, &m->mtp_head);
-    m->mtp_token_loss = new1(m, m->stat, N);
+    ap_head_plan(m, &w->mtp_head);
+    w->mtp_head.logits = is_split(m) ? new2(m, m->dt, N, m->vocab) : w->head.logits;
 }
 
 /* Inputs and targets from the main ones: position t reads token t+1 and predicts token t+2. Where the next
@@ -39,7 +39,7 @@ static int64_t shift_batch(struct ap_model *m, const struct ap_batch *b, int32_t
 
 static ap_status upload(struct ap_model *m, const struct ap_batch *b, int64_t *tokens_p)
 {
-    struct mtp_saved *s = &m->mtp;
+    struct mtp_saved *s = &m->late->mtp;
     size_t bytes = (size_t)m->tokens * sizeof(int32_t);
     int32_t *ids = m->host_ids + 2 * m->tokens, *targets = ids + m->tokens, *own = targets + m->tokens;
     *tokens_p = shift_batch(m, b, ids, targets);
@@ -54,17 +54,17 @@ static ap_status upload(struct ap_model *m, const struct ap_batch *b, int64_t *t
 
 static ap_status forward(struct ap_model *m, struct layer *L, ap_tensor out)
 {
-    struct mtp_saved *s = &m->mtp;
+    struct mtp_saved *s = &m->late->mtp;
     int64_t own = m->own_tokens, h = m->cfg.hidden_size;
     size_t mark = ap_arena_mark(&m->arena);
     ap_tensor normed = new2(m, m->dt, own, h);
     AP_TRY(ap_embed_forward(m, s->ids, s->emb));
-    OP(m, rmsnorm_fwd, .x = s->emb, .w = w1(m, s->enorm, h), .y = normed, .rstd = s->rstd_e, .eps = m->cfg.rms_eps);
+    OP(m, rmsnorm_fwd, .x = s->emb, .w = w1(m, m->mtp.enorm, h), .y = normed, .rstd = s->rstd_e, .eps = m->cfg.rms_eps);
     OP(m, split_cols, .src = normed, .dst = s->cat, .cols = h);
-    OP(m, rmsnorm_fwd, .x = m->cur->x_out, .w = w1(m, s->hnorm, h), .y = normed, .rstd = s->rstd_h,
+    OP(m, rmsnorm_fwd, .x = m->cur->x_out, .w = w1(m, m->mtp.hnorm, h), .y = normed, .rstd = s->rstd_h,
        .eps = m->cfg.rms_eps);
     OP(m, split_cols, .src = normed, .dst = s->cat, .dst_col = h, .cols = h);
-    AP_TRY(ap_linear_fwd(m, s->cat, s->eh_proj, h, 2 * h, saved(m, L)->x_in, 0));
+    AP_TRY(ap_linear_fwd(m, s->cat, m->mtp.eh_proj, h, 2 * h, saved(m, L)->x_in, 0));
     ap_arena_reset(&m->arena, mark);
     return ap_block_forward(m, L, out);
 }
@@ -72,25 +72,27 @@ static ap_status forward(struct ap_model *m, struct layer *L, ap_tensor out)
 /* dx_in: gradient of the block's input. dx: gradient of the main model's output, +=. */
 static ap_status backward(struct ap_model *m, ap_tensor dx_in, ap_tensor dx)
 {
-    struct mtp_saved *s = &m->mtp;
+    struct mtp_saved *s = &m->late->mtp;
     int64_t own = m->own_tokens, h = m->cfg.hidden_size;
     size_t mark = ap_arena_mark(&m->arena);
-    ap_tensor dcat = new2(m, m->dt, own, 2 * h), part = new2(m, m->dt, own, h), demb = new2(m, m->dt, own, h);
-    AP_TRY(ap_linear_bwd(m, dx_in, s->cat, s->eh_proj, dcat, 0));
+    ap_tensor dcat = new2(m, m->dt, own, 2 * h), part = new2(m, m->dt, own, h), demb = new2(m, m->dt, own, h), dy;
+    AP_TRY(ap_keep(m, dx_in, &dy));
+    AP_TRY(ap_linear_bwd(m, dy, s->cat, m->mtp.eh_proj, dcat, 0));
     OP(m, split_cols, .src = dcat, .dst = part, .cols = h);
-    OP(m, rmsnorm_bwd, .dy = part, .x = s->emb, .w = w1(m, s->enorm, h), .rstd = s->rstd_e, .dx = demb,
-       .dw = g1(m, s->enorm, h));
+    AP_TRY(ap_norm_bwd(m, m->mtp.enorm,
+                       (struct ap_rmsnorm_bwd_args){.dy = part, .x = s->emb, .rstd = s->rstd_e, .dx = demb}));
     AP_TRY(ap_embed_backward(m, s->ids, demb));
     OP(m, split_cols, .src = dcat, .dst = part, .src_col = h, .cols = h);
-    OP(m, rmsnorm_bwd, .dy = part, .x = m->cur->x_out, .w = w1(m, s->hnorm, h), .rstd = s->rstd_h, .dx = dx,
-       .dw = g1(m, s->hnorm, h), .accumulate = 1);
+    AP_TRY(ap_norm_bwd(
+        m, m->mtp.hnorm,
+        (struct ap_rmsnorm_bwd_args){.dy = part, .x = m->cur->x_out, .rstd = s->rstd_h, .dx = dx, .accumulate = 1}));
     ap_arena_reset(&m->arena, mark);
     return AP_OK;
 }
 
 ap_status ap_mtp_step(struct ap_model *m, const struct ap_batch *batch, int64_t *mtp_tokens_p, ap_tensor dx)
 {
-    struct mtp_saved *s = &m->mtp;
+    struct mtp_saved *s = &m->late->mtp;
     struct layer *L = &m->layers[m->cfg.layers];
     size_t mark = ap_arena_mark(&m->arena);
     ap_tensor out = new2(m, m->dt, m->own_tokens, m->cfg.hidden_size);
@@ -98,8 +100,8 @@ ap_status ap_mtp_step(struct ap_model *m, const struct ap_batch *batch, int64_t 
         AP_TRY(upload(m, batch, mtp_tokens_p));
     SPAN(m, "MTP forward", NULL, 0, forward(m, L, out));
     SPAN(m, "loss", NULL, 0,
-         ap_head_step(m, &m->mtp_head, out, s->norm, s->targets, s->own_targets, m->mtp_token_loss, m->lw.mtp, 1,
-                      m->dx_mtp));
+         ap_head_step(m, &m->late->mtp_head, out, m->mtp.norm, s->targets, s->own_targets, m->mtp_token_loss, m->lw.mtp,
+                      1, m->dx_mtp));
     if (m->with_grads) {
         double begin = ap_trace_begin(m->be->trace);
         AP_TRY(ap_block_backward(m, L, m->dx_mtp));

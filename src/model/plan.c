@@ -2,7 +2,8 @@
  * The memory plan. It is made by running the layer code once with an arena that only counts (planning()); the same code
  * then runs for real in the memory so sized. Saved activations stand below all scratch; scratch is stacked and released
  * by marks. A forward-only model lets all layers share one set of activations; so does one that recomputes them layer
- * by layer in backward, for all its slots. */
+ * by layer in backward, for all its slots. A split backward has an arena more for each micro-batch between its halves
+ * (late.c), and a head and MTP activations in this one. */
 #include "config.h"
 
 #include "model/model_internal.h"
@@ -53,13 +54,17 @@ static void plan_layers(struct ap_model *m, size_t mark, size_t *high_p)
 static void plan_last_stage(struct ap_model *m)
 {
     int64_t N = m->tokens;
-    m->logits = new2(m, m->dt, N, m->vocab);
     m->token_loss = new1(m, m->stat, N);
-    ap_head_plan(m, &m->head);
-    if (!m->cfg.mtp_depth)
-        return;
-    ap_mtp_plan(m);
-    if (!m->opt.forward_only)
+    if (m->cfg.mtp_depth)
+        m->mtp_token_loss = new1(m, m->stat, N);
+    for (int k = 0; k < m->late_count; k++) {
+        struct late *w = &m->lates[k];
+        w->head.logits = new2(m, m->dt, N, m->vocab);
+        ap_head_plan(m, &w->head);
+        if (m->cfg.mtp_depth)
+            ap_mtp_plan(m, w);
+    }
+    if (m->cfg.mtp_depth && !m->opt.forward_only)
         m->dx_mtp = new2(m, m->dt, m->own_tokens, m->cfg.hidden_size);
 }
 
@@ -81,12 +86,14 @@ void ap_model_plan(struct ap_model *m)
     }
     if (!m->part.last_stage || !m->cfg.mtp_depth)
         return;
-    /* The MTP block runs forward and backward at once, in one slot at a time. It keeps its own activations. */
+    /* The MTP block runs forward and backward at once, in one slot at a time, unless backward is split. It keeps its
+     * own activations. */
     ap_arena_reset(&m->arena, m->opt.forward_only ? mark : high);
     size_t block = ap_arena_mark(&m->arena);
     for (int k = 0; k < m->opt.slots; k++) {
         m->cur = &m->slots[k];
-        ap_arena_reset(&m->arena, block);
+        if (!is_split(m))
+            ap_arena_reset(&m->arena, block);
         ap_block_plan(m, &m->layers[m->cfg.layers]);
     }
     if (ap_arena_mark(&m->arena) < high)

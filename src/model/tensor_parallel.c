@@ -44,12 +44,14 @@ ap_status ap_embed_backward(struct ap_model *m, ap_tensor ids, ap_tensor dout)
 {
     int64_t h = m->cfg.hidden_size;
     size_t mark = ap_arena_mark(&m->arena);
-    ap_tensor all = dout;
+    ap_tensor all;
     if (tensor_size(m) > 1) {
-        all = new2(m, m->dt, m->tokens, h);
+        all = dy2(m, m->dt, m->tokens, h);
         AP_TRY(ap_tensor_gather(m, dout, all));
+    } else {
+        AP_TRY(ap_keep(m, dout, &all));
     }
-    OP(m, embed_bwd, .dout = all, .ids = ids, .dtable = g2(m, m->off_embed, m->vocab, h));
+    AP_TRY(ap_weight_gradient(m, &(struct late_work){.kind = LATE_ROWS, .off = m->off_embed, .dy = all, .x = ids}));
     ap_arena_reset(&m->arena, mark);
     return AP_OK;
 }

@@ -83,3 +83,20 @@ ap_status ap_axes_check(const struct ap_model_config *c, const struct ap_axes *a
     }
     return check_batch(a, micro_batches, err);
 }
+
+ap_status ap_axes_check_zero_bubble(int64_t pipeline, int recompute, struct ap_error *err)
+{
+    if (pipeline < 2) {
+        ap_error_set(err, AP_ERR_INPUT, "schedule zero-bubble: pipeline %lld has no bubble to fill", show(pipeline));
+        ap_error_hint(err, "parallel.pipeline: 2 or more, or parallel.schedule: auto");
+        return AP_ERR_INPUT;
+    }
+    if (recompute) {
+        ap_error_set(err, AP_ERR_INPUT,
+                     "schedule zero-bubble: the gradients of the weights come later, from activations that "
+                     "recompute does not keep");
+        ap_error_hint(err, "recompute: false, or parallel.schedule: 1f1b");
+        return AP_ERR_INPUT;
+    }
+    return AP_OK;
+}

@@ -17,5 +17,7 @@ struct ap_axes {
  * the reason ("tensor 3: 8 attention heads cannot be shared out evenly") and the nearest size that fits as the hint. */
 ap_status ap_axes_check(const struct ap_model_config *cfg, const struct ap_axes *a, int64_t micro_batches,
                         struct ap_error *err);
+/* Can the pipeline's schedule be zero-bubble? AP_ERR_INPUT with the reason. */
+ap_status ap_axes_check_zero_bubble(int64_t pipeline, int recompute, struct ap_error *err);
 
 #endif

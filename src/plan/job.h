@@ -18,6 +18,9 @@
 
 enum ap_schedule_kind { AP_SCHED_CONSTANT, AP_SCHED_COSINE, AP_SCHED_WSD, AP_SCHED_STEP };
 
+/* Order of the work on a pipeline: as the plan says, 1F1B (with windows of any width), zero-bubble. */
+enum ap_pipeline_schedule { AP_PIPELINE_AUTO, AP_PIPELINE_1F1B, AP_PIPELINE_ZERO_BUBBLE };
+
 struct ap_data_source_spec {
     char *path;
     double weight;
@@ -61,8 +64,9 @@ struct ap_job {
     int dtype; /* ap_dtype: AP_F32, AP_BF16 (AP_F64 for checks) */
     int recompute;
     struct {
-        int64_t data, tensor, pipeline, expert;
-    } parallel; /* AP_AUTO or N */
+        int64_t data, tensor, pipeline, expert; /* AP_AUTO or N */
+        int schedule;                           /* enum ap_pipeline_schedule */
+    } parallel;
     struct {
         char *dir;
         int64_t every, keep;

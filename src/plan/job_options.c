@@ -343,6 +343,14 @@ static const struct ap_option options[] = {
      .flags = AP_OPT_AUTO,
      .doc = "Processes that share the experts, each with micro-batches of its own; auto does not split, unless a plan "
             "does."},
+    {.key = "parallel.schedule",
+     .kind = AP_OPT_CHOICE,
+     .offset = AT(parallel.schedule),
+     .fallback = "auto",
+     .choices = "auto|1f1b|zero-bubble",
+     .doc =
+         "Order of the work on a pipeline. zero-bubble: the gradients of the weights are put off until a stage would "
+         "wait; it needs more memory and does not go with recompute. auto is 1f1b, unless a plan says otherwise."},
 
     {.key = "checkpoint.dir",
      .kind = AP_OPT_PATH,

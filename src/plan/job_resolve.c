@@ -12,6 +12,7 @@
 
 #include "base/hash.h"
 #include "base/io.h"
+#include "plan/axes.h"
 #include "plan/job_internal.h"
 #include "text/tokenizer.h"
 
@@ -189,6 +190,10 @@ static ap_status check_layout(const struct ap_job *job, const struct ap_options 
                      (long long)job->parallel.pipeline, (long long)c->layers);
         return blame(o, "parallel.pipeline", err);
     }
+    int64_t stages = job->parallel.pipeline == AP_AUTO ? 2 : job->parallel.pipeline; /* the planner may choose */
+    if (job->parallel.schedule == AP_PIPELINE_ZERO_BUBBLE &&
+        ap_axes_check_zero_bubble(stages, job->recompute, err) != AP_OK)
+        return blame(o, "parallel.schedule", err);
     return AP_OK;
 }
 

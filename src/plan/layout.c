@@ -175,7 +175,7 @@ static ap_status start(struct search *x, const struct sizes *s)
         l->micro_sequences = s->micro;
         if (!ap_placer_place(x->placer, v, l))
             break;
-        for (l->deep = 0; l->deep <= (s->pipeline > 1); l->deep++) {
+        for (l->deep = 0; l->deep <= (s->pipeline > 1 && x->m->p.schedule != AP_LAYOUT_ZERO_BUBBLE); l->deep++) {
             if (l->deep)
                 ap_layout_cost(x->m, l);
             else

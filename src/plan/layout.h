@@ -18,6 +18,10 @@
 /* Share of a rank's memory that a plan may fill; the rest is for libraries and buffers of transports. */
 #define AP_LAYOUT_MEMORY_SHARE 0.9
 
+/* Order of the work on pipelines. The search compares layouts by 1F1B; ap_pipe_decide (pipe_choice.h) then looks at
+ * zero-bubble where it may, or must, be. */
+enum ap_layout_schedule { AP_LAYOUT_1F1B, AP_LAYOUT_ANY, AP_LAYOUT_ZERO_BUBBLE };
+
 struct ap_layout_problem {
     const struct ap_topology *topo;    /* borrowed */
     const struct ap_model_config *cfg; /* borrowed */
@@ -25,6 +29,7 @@ struct ap_layout_problem {
     int64_t micro_sequences; /* per micro-batch; 0: searched among the divisors of global_sequences */
     int element_size;        /* of activations: 4 (fp32), 2 (bf16) */
     int recompute;
+    int schedule;                           /* enum ap_layout_schedule */
     int64_t data, tensor, pipeline, expert; /* fixed, or -1: searched */
 };
 

@@ -51,10 +51,13 @@ static void add_load(struct ap_stage_load *to, const struct ap_stage_load *n)
 {
     to->flops += n->flops;
     to->flops_forward += n->flops_forward;
+    to->flops_weight += n->flops_weight;
     to->dense += n->dense;
     to->routed += n->routed;
     to->saved += n->saved;
     to->held += n->held;
+    to->late += n->late;
+    to->late_held += n->late_held;
     to->reduces += n->reduces;
     to->reduces_forward += n->reduces_forward;
     to->exchanges += n->exchanges;
@@ -65,19 +68,23 @@ void ap_layout_ends(struct ap_layout_model *m)
 {
     const struct ap_model_config *c = m->p.cfg;
     double h = (double)c->hidden_size, e = m->p.element_size, head = h * (double)c->vocab_size;
-    m->front = (struct ap_stage_load){.dense = head, .reduces = 1, .reduces_forward = 1};
+    m->front = (struct ap_stage_load){.dense = head, .late = h * e, .reduces = 1, .reduces_forward = 1};
     for (int outer = 0; outer < 2; outer++) { /* 1: the last stage holds no embedding of its own */
-        struct ap_stage_load n = {.flops = 6 * head, .flops_forward = 2 * head, .dense = head + h, .reduces = 1};
-        n.held = (double)c->vocab_size * e + h * e;
+        struct ap_stage_load n = {.flops = 6 * head, .flops_forward = 2 * head, .flops_weight = 2 * head};
+        n.dense = head + h;
+        n.reduces = 1;
+        n.held = n.late = n.late_held = (double)c->vocab_size * e + h * e;
         for (int64_t k = 0; k < c->mtp_depth; k++) {
             struct ap_model_layer mtp;
             int moe = ap_model_layer_is_moe(c, c->layers + k);
             ap_model_count_layer(c, c->layers + k, m->p.seq_len, m->p.element_size, &mtp);
             n.flops += mtp.flops_token + 6 * head;
             n.flops_forward += mtp.flops_token / 3 + 2 * head;
+            n.flops_weight += mtp.flops_weight + 2 * head;
             n.dense += (double)mtp.dense + (outer ? head : 0);
             n.routed += (double)mtp.routed;
             n.saved += mtp.saved_token;
+            n.late += mtp.late_token + (double)c->vocab_size * e; /* logits of its own */
             n.reduces += 6;
             n.reduces_forward += 3;
             n.exchanges += moe ? 4 : 0;
@@ -93,9 +100,11 @@ void ap_layout_load(const struct ap_layout_model *m, int first, int end, struct 
     const struct ap_stage_load *a = &m->sum[first], *b = &m->sum[end];
     struct ap_stage_load n = {.flops = b->flops - a->flops,
                               .flops_forward = b->flops_forward - a->flops_forward,
+                              .flops_weight = b->flops_weight - a->flops_weight,
                               .dense = b->dense - a->dense,
                               .routed = b->routed - a->routed,
                               .saved = b->saved - a->saved,
+                              .late = b->late - a->late,
                               .held = 2 * (double)c->hidden_size * m->p.element_size + m->largest_scratch,
                               .reduces = b->reduces - a->reduces,
                               .reduces_forward = b->reduces_forward - a->reduces_forward,
@@ -249,7 +258,7 @@ static struct ap_layout_stage time_load(struct ap_layout_model *m, const struct 
     struct ap_stage_links links;
     ap_layout_block_links(m, l, s, d, &links);
     struct ap_stage_rate r = ap_layout_stage_rate(m, l, &links);
-    struct ap_layout_stage k = {.compute = load->flops * r.flop, .weight = load->flops_forward * r.flop};
+    struct ap_layout_stage k = {.compute = load->flops * r.flop, .weight = load->flops_weight * r.flop};
     k.forward = load->flops_forward * r.flop + load->reduces_forward * r.reduce;
     k.forward += load->exchanges_forward * r.exchange;
     k.backward = ap_layout_rate_time(&r, load) - k.forward;
@@ -644,8 +653,24 @@ static void sync_gradients(struct ap_layout_model *m, struct ap_layout *l)
 
 /* ---- memory ---- */
 
+struct ap_layout_flight ap_layout_flight_of(const struct ap_layout *l, struct ap_pipe_spec spec, int s)
+{
+    struct ap_layout_flight most = {0, 0};
+    for (int d = 0; d < l->data; d++) {
+        spec.micros = l->rounds[d];
+        most.slots = larger(most.slots, (double)ap_pipe_slots(&spec, s));
+        most.late = larger(most.late, (double)ap_pipe_late(&spec, s));
+    }
+    return most;
+}
+
+struct ap_pipe_spec ap_layout_zero_bubble(const struct ap_layout *l)
+{
+    return (struct ap_pipe_spec){AP_PIPE_ZERO_BUBBLE, l->pipeline, 1, l->rounds[l->cost.slow_pipe], NULL};
+}
+
 double ap_layout_chunk_memory(const struct ap_layout_model *m, const struct ap_layout *l, int s,
-                              const struct ap_layout_chunks *c, double flight)
+                              const struct ap_layout_chunks *c, struct ap_layout_flight flight)
 {
     struct ap_stage_load all = {0};
     double rounds = 1, tp = l->tensor;
@@ -656,6 +681,8 @@ double ap_layout_chunk_memory(const struct ap_layout_model *m, const struct ap_l
         all.routed += load.routed;
         all.saved = larger(all.saved, load.saved); /* any chunk may come into a slot */
         all.held = larger(all.held, load.held);
+        if (flight.late > 0) /* one chunk */
+            all.held += flight.late * load.late - load.late_held;
     }
     for (int d = 0; d < l->data; d++)
         rounds = larger(rounds, (double)l->rounds[d]);
@@ -663,15 +690,17 @@ double ap_layout_chunk_memory(const struct ap_layout_model *m, const struct ap_l
     double owned = (all.dense + all.routed) / (tp * l->data * l->expert);
     double weights = m->p.element_size == 4 ? 8 : 4; /* twice: shadow buffers */
     double state = held * (weights + 4 * sums) + owned * (m->p.element_size == 4 ? 16 : 24);
-    return state + tokens(m, l) / tp * (flight * all.saved + all.held);
+    return state + tokens(m, l) / tp * (flight.slots * all.saved + all.held);
 }
 
 double ap_layout_memory(const struct ap_layout_model *m, const struct ap_layout *l, int s)
 {
     const struct ap_layout_chunks whole = {1, l->first};
-    double flight = 0;
-    for (int d = 0; d < l->data; d++)
-        flight = larger(flight, smaller((double)l->window[s * l->data + d], (double)l->rounds[d]));
+    struct ap_layout_flight flight = {0, 0};
+    if (m->p.schedule == AP_LAYOUT_ZERO_BUBBLE)
+        flight = ap_layout_flight_of(l, ap_layout_zero_bubble(l), s);
+    for (int d = 0; d < l->data && flight.late == 0; d++)
+        flight.slots = larger(flight.slots, smaller((double)l->window[s * l->data + d], (double)l->rounds[d]));
     return ap_layout_chunk_memory(m, l, s, &whole, flight);
 }
 

@@ -68,9 +68,11 @@ static void sum_layers(struct ap_layout_model *m)
         *s = m->sum[i];
         s->flops += n.flops_token * (again ? 4.0 / 3.0 : 1);
         s->flops_forward += n.flops_token / 3;
+        s->flops_weight += n.flops_weight;
         s->dense += (double)n.dense;
         s->routed += (double)n.routed;
         s->saved += again ? input : n.saved_token;
+        s->late += n.late_token;
         s->reduces += again ? 6 : 4;
         s->reduces_forward += 2;
         s->exchanges += moe ? (again ? 6 : 4) : 0;
@@ -222,6 +224,11 @@ int ap_layout_refused(const struct ap_layout_model *m, const struct ap_layout *l
     int64_t rows = l->micro_sequences * m->p.seq_len;
     struct ap_error err;
     if (ap_axes_check(m->p.cfg, &axes, m->p.global_sequences / l->micro_sequences, &err) != AP_OK) {
+        snprintf(buf, size, "%s", err.text);
+        return 1;
+    }
+    if (m->p.schedule == AP_LAYOUT_ZERO_BUBBLE &&
+        ap_axes_check_zero_bubble(l->pipeline, m->p.recompute, &err) != AP_OK) {
         snprintf(buf, size, "%s", err.text);
         return 1;
     }

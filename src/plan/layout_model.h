@@ -5,14 +5,18 @@
 #define AP_PLAN_LAYOUT_MODEL_H
 
 #include "plan/layout.h"
+#include "plan/pipe_schedule.h"
 
 /* What a contiguous range of layers, with the ends that go with it, consists of; per token where it says so. */
 struct ap_stage_load {
     double flops;         /* per token, forward and backward, recomputation included */
     double flops_forward; /* of these, forward */
+    double flops_weight;  /* and gradients of weights */
     double dense, routed; /* parameters */
     double saved;         /* bytes kept per token and micro-batch in flight */
     double held;          /* bytes per token held once: logits, a recomputed layer, gradients of activations */
+    double late;          /* bytes per token and micro-batch between the halves of a split backward; */
+    double late_held;     /* what of held is in it already, for the first of them */
     int reduces; /* tensor all-reduces of [tokens, hidden] per micro-batch; a third of them, or half, forward */
     int reduces_forward;
     int exchanges; /* all-to-alls of the experts' rows per micro-batch */
@@ -107,9 +111,17 @@ void ap_layout_split_chunks(struct ap_layout_model *m, const struct ap_layout *l
 /* Times of pipeline d, [virtual stages]. */
 void ap_layout_chunk_times(struct ap_layout_model *m, const struct ap_layout *l, int d,
                            const struct ap_layout_chunks *c, struct ap_layout_stage *k);
-/* Bytes on a rank of stage s with so many slots, each for the largest chunk; bytes that it may fill. */
+/* Micro-batches that a stage keeps at a time: in slots, each for the largest chunk; of these, between the halves of a
+ * split backward. */
+struct ap_layout_flight {
+    double slots, late;
+};
+/* Of the pipeline with the most of them, by this schedule, whatever its micro-batches. */
+struct ap_layout_flight ap_layout_flight_of(const struct ap_layout *l, struct ap_pipe_spec spec, int s);
+struct ap_pipe_spec ap_layout_zero_bubble(const struct ap_layout *l);
+/* Bytes on a rank of stage s; bytes that it may fill. */
 double ap_layout_chunk_memory(const struct ap_layout_model *m, const struct ap_layout *l, int s,
-                              const struct ap_layout_chunks *c, double flight);
+                              const struct ap_layout_chunks *c, struct ap_layout_flight flight);
 double ap_layout_room(const struct ap_layout_model *m, const struct ap_layout *l, int s);
 
 /* Split the layers over the stages for the placement in l; sets l->first and the cost. thorough: also splits that are

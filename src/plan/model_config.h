@@ -58,11 +58,14 @@ double ap_model_train_flops_per_token(const struct ap_model_config *cfg, int64_t
 struct ap_model_layer {
     int64_t dense, routed; /* parameters that every process of an expert group holds, and those it shares out */
     double flops_token;    /* training operations for one token: forward is a third of them */
+    double flops_weight;   /* of these, gradients of weights */
     double saved_token;    /* bytes kept for backward per token, the layer's input included */
     double scratch_token;  /* bytes of backward's own results per token, gone after the layer */
+    double late_token;     /* bytes of them per token that a split backward keeps for the gradients of the weights */
 };
 /* element_size: bytes of an activation (4: fp32, 2: bf16). The sums over all layers, the embedding, head and final norm
- * are those of the two functions above; saved_token and scratch_token are what model/ allocates. */
+ * are those of the two functions above; saved_token, scratch_token and late_token are what model/
+ * allocates. */
 void ap_model_count_layer(const struct ap_model_config *cfg, int64_t layer, int64_t seq_len, int element_size,
                           struct ap_model_layer *layer_p);
 

@@ -123,6 +123,18 @@ static double layer_scratch(const struct ap_model_config *c, int moe, double e)
     return e * ((double)c->hidden_size + (ffn > attention ? ffn : attention));
 }
 
+/* Gradients of the outputs of all matrices in a layer (model/late.c). */
+static double layer_late(const struct ap_model_config *c, int moe, double e)
+{
+    int64_t k = c->experts_per_token, I = c->moe_intermediate_size;
+    int64_t attention = c->hidden_size + c->heads * (2 * c->nope_dim + c->rope_dim + c->v_dim) + c->kv_lora_rank +
+                        c->rope_dim + c->q_lora_rank;
+    int64_t ffn = c->hidden_size + 2 * c->intermediate_size;
+    if (moe)
+        ffn = c->hidden_size * (1 + k) + 2 * I * (k + c->shared_experts) + c->routed_experts;
+    return e * (double)(attention + ffn);
+}
+
 void ap_model_count_layer(const struct ap_model_config *c, int64_t layer, int64_t seq_len, int element_size,
                           struct ap_model_layer *layer_p)
 {
@@ -136,7 +148,9 @@ void ap_model_count_layer(const struct ap_model_config *c, int64_t layer, int64_
     n.dense += mtp ? 3 * h + 2 * h * h : 0;
     n.flops_token = 6.0 * (double)matrices + 3.0 * (double)(seq_len + 1) * width;
     n.saved_token = attention_saved(c, element_size) + ffn_saved(c, moe, element_size);
+    n.flops_weight = 2.0 * (double)matrices;
     n.scratch_token = layer_scratch(c, moe, element_size);
+    n.late_token = layer_late(c, moe, element_size) + (mtp ? 2.0 * (double)h * element_size : 0);
     n.saved_token += mtp ? 4.0 * (double)h * element_size + 20 : 0;
     *layer_p = n;
 }

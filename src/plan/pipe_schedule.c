@@ -83,6 +83,11 @@ int64_t ap_pipe_slots(const struct ap_pipe_spec *p, int stage)
     return smaller(most, p->chunks * p->micros);
 }
 
+int64_t ap_pipe_late(const struct ap_pipe_spec *p, int stage)
+{
+    return p->kind == AP_PIPE_ZERO_BUBBLE ? smaller((int64_t)stage + 1, p->micros) : 0;
+}
+
 void ap_pipe_begin(const struct ap_pipe_spec *p, int stage, struct ap_pipe_cursor *c)
 {
     *c = (struct ap_pipe_cursor){.spec = p, .total = p->chunks * p->micros, .window = window(p, stage), .delay = stage};

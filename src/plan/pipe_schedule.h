@@ -43,6 +43,8 @@ ap_status ap_pipe_check(const struct ap_pipe_spec *p, struct ap_error *err);
 
 /* Chunks of micro-batches whose activations stage s keeps at one time, at most. */
 int64_t ap_pipe_slots(const struct ap_pipe_spec *p, int stage);
+/* Of them, between BACKWARD_INPUT and BACKWARD_WEIGHT at one time, at most; 0: the schedule's backward is whole. */
+int64_t ap_pipe_late(const struct ap_pipe_spec *p, int stage);
 
 /* ---- the order ---- */
 

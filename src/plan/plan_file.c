@@ -104,6 +104,10 @@ static ap_status check_stages(const struct ap_plan *p, struct ap_error *err)
             return ap_error_set(err, AP_ERR_INPUT,
                                 "stages[%d].in_flight is %lld: 1f1b has at most %d micro-batches in flight there", s,
                                 (long long)k->in_flight, p->pipeline - s);
+        if (p->schedule == AP_PLAN_ZERO_BUBBLE && k->in_flight > p->pipeline)
+            return ap_error_set(err, AP_ERR_INPUT,
+                                "stages[%d].in_flight is %lld: zero-bubble keeps at most %d micro-batches", s,
+                                (long long)k->in_flight, p->pipeline);
         if (p->schedule <= AP_PLAN_DEEP && s > 0 && k->in_flight > k[-1].in_flight)
             return ap_error_set(err, AP_ERR_INPUT,
                                 "stages[%d].in_flight is %lld, more than the %lld of the stage before: windows do not "
@@ -174,6 +178,8 @@ static ap_status check_times(const struct ap_plan *p, struct ap_error *err)
 static ap_status check_itself(const struct ap_plan *p, struct ap_error *err)
 {
     AP_TRY(check_sizes(p, err));
+    if (p->schedule == AP_PLAN_ZERO_BUBBLE)
+        AP_TRY(ap_axes_check_zero_bubble(p->pipeline, 0, err));
     AP_TRY(check_stages(p, err));
     AP_TRY(check_batch(p, err));
     AP_TRY(check_place(p, err));
@@ -211,6 +217,20 @@ static ap_status agree(const char *what, int64_t planned, int64_t wanted, struct
     return AP_ERR_INPUT;
 }
 
+/* The order of work that the job wants. */
+static ap_status check_schedule(const struct ap_plan *p, const struct ap_job *job, struct ap_error *err)
+{
+    int zero_bubble = p->schedule == AP_PLAN_ZERO_BUBBLE, wish = job->parallel.schedule;
+    if (zero_bubble)
+        AP_TRY(ap_axes_check_zero_bubble(p->pipeline, job->recompute, err));
+    if (wish == AP_PIPELINE_AUTO || (wish == AP_PIPELINE_ZERO_BUBBLE ? zero_bubble : p->schedule <= AP_PLAN_DEEP))
+        return AP_OK;
+    ap_error_set(err, AP_ERR_INPUT, "the plan's schedule is %s, but parallel.schedule of the job is %s",
+                 ap_plan_schedule_name(p->schedule), wish == AP_PIPELINE_1F1B ? "1f1b" : "zero-bubble");
+    ap_error_hint(err, "plan anew");
+    return AP_ERR_INPUT;
+}
+
 ap_status ap_plan_check_job(const struct ap_plan *p, const struct ap_job *job, int ranks, struct ap_error *err)
 {
     const struct {
@@ -226,7 +246,7 @@ ap_status ap_plan_check_job(const struct ap_plan *p, const struct ap_job *job, i
     for (size_t i = 0; i < sizeof axes / sizeof axes[0]; i++)
         if (axes[i].wanted != AP_AUTO)
             AP_TRY(agree(axes[i].key, axes[i].planned, axes[i].wanted, err));
-    return AP_OK;
+    return check_schedule(p, job, err);
 }
 
 /* ---- plan.json ---- */

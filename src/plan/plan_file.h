@@ -22,13 +22,13 @@ enum ap_plan_schedule {
     AP_PLAN_1F1B,        /* at most pipeline - s micro-batches in flight from stage s on */
     AP_PLAN_DEEP,        /* 1F1B with more of them: as many as hide the ways between stages */
     AP_PLAN_INTERLEAVED, /* each rank holds several stages (chunks) */
-    AP_PLAN_ZERO_BUBBLE, /* backward in two halves: of activations, of weights */
+    AP_PLAN_ZERO_BUBBLE, /* backward in two halves: of activations, of weights; several stages, no recomputation */
     AP_PLAN_SCHEDULES
 };
 
 struct ap_plan_stage {
     int64_t first_layer, layers; /* embedding goes with the first stage, head, final norm and MTP with the last */
-    int64_t in_flight;           /* micro-batches at most in flight from this stage on, at least 1 */
+    int64_t in_flight;           /* micro-batches at most whose activations it keeps, at least 1 */
     double memory_bytes;         /* predicted, of each rank of the stage; NaN: not predicted */
 };
 
@@ -75,15 +75,15 @@ ap_status ap_plan_identity(int ranks, const char *const *nodes, char identity[33
 /* The plan that a job's parallel section states where no machine was measured: auto means 1 for tensor, pipeline and
  * expert and all other ranks for data; rank = slot; layers split so that the operations of the largest stage are least,
  * embedding, head and MTP counted; micro-batches as even as they can be, the first data indices get the remainder;
- * 1F1B. nodes: as of ap_plan_identity, or NULL. AP_ERR_INPUT with the reason and the fix where that cannot be. *plan_p
- * is owned by the caller. */
+ * 1F1B, or zero-bubble if the job wants it. nodes: as of ap_plan_identity, or NULL. AP_ERR_INPUT with the reason and
+ * the fix where that cannot be. *plan_p is owned by the caller. */
 ap_status ap_plan_from_job(const struct ap_job *job, int ranks, const char *const *nodes, struct ap_plan **plan_p,
                            struct ap_error *err);
 
 /* Does the plan hold together, and fit this model on so many ranks? AP_ERR_INPUT names the field. cfg NULL: only the
  * first, which ap_plan_read has made sure of. */
 ap_status ap_plan_check(const struct ap_plan *p, const struct ap_model_config *cfg, int ranks, struct ap_error *err);
-/* The same, and was it made for this job: sequence length, sequences of a step, fixed axes. */
+/* The same, and was it made for this job: sequence length, sequences of a step, fixed axes, schedule. */
 ap_status ap_plan_check_job(const struct ap_plan *p, const struct ap_job *job, int ranks, struct ap_error *err);
 
 /* The fields of plan.json, in a fixed order, into an object that is open. */

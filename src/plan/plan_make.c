@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "plan/axes.h"
+#include "plan/pipe_schedule.h"
 #include "plan/plan_file.h"
 
 /* Operations per token of the layers before each one, of [layers + 1]; the last entry has head and MTP too. */
@@ -114,14 +115,16 @@ static ap_status choose_axes(const struct ap_job *job, int ranks, struct ap_axes
     return AP_OK;
 }
 
-/* Micro-batches as even as can be, windows of 1F1B, every rank at its own number. */
+/* Micro-batches as even as can be, windows of the schedule, every rank at its own number. */
 static void fill(struct ap_plan *p)
 {
     int64_t rounds = p->global_sequences / p->micro_sequences / p->expert, most = (rounds + p->data - 1) / p->data;
     for (int i = 0; i < p->data * p->expert; i++)
         p->micro_batches[i] = rounds / p->data + (i / p->expert < rounds % p->data);
     for (int s = 0; s < p->pipeline; s++) {
-        p->stages[s].in_flight = p->pipeline - s < most ? p->pipeline - s : most;
+        struct ap_pipe_spec spec = {p->schedule == AP_PLAN_ZERO_BUBBLE ? AP_PIPE_ZERO_BUBBLE : AP_PIPE_1F1B,
+                                    p->pipeline, 1, most, NULL};
+        p->stages[s].in_flight = ap_pipe_slots(&spec, s);
         p->stages[s].memory_bytes = NAN;
     }
     for (int r = 0; r < p->machine.ranks; r++)
@@ -147,6 +150,8 @@ ap_status ap_plan_from_job(const struct ap_job *job, int ranks, const char *cons
     ap_status status = choose_axes(job, ranks, &a, err);
     if (status == AP_OK)
         status = ap_axes_check(&job->model.cfg, &a, job->batch.global_sequences / job->batch.micro_sequences, err);
+    if (status == AP_OK && job->parallel.schedule == AP_PIPELINE_ZERO_BUBBLE)
+        status = ap_axes_check_zero_bubble(a.pipeline, job->recompute, err);
     if (status != AP_OK) {
         ap_error_at(err, job->file, 0, 0);
         return status;
@@ -156,6 +161,7 @@ ap_status ap_plan_from_job(const struct ap_job *job, int ranks, const char *cons
         return ap_error_set(err, AP_ERR_NOMEM, "out of memory for a plan of %d ranks", ranks);
     snprintf(p->job, sizeof p->job, "%s", job->name);
     snprintf(p->model, sizeof p->model, "%s", job->model.cfg.name);
+    p->schedule = job->parallel.schedule == AP_PIPELINE_ZERO_BUBBLE ? AP_PLAN_ZERO_BUBBLE : AP_PLAN_1F1B;
     p->seq_len = job->data.seq_len;
     p->global_sequences = job->batch.global_sequences;
     p->micro_sequences = job->batch.micro_sequences;

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "plan/cluster.h"
+#include "plan/layout_model.h"
 #include "plan/plan_report.h"
 
 /* Which axes of a layout leave sites and nodes. */
@@ -35,10 +36,49 @@ static const char *crossing_name(struct crossing c, int sites)
     return c.pipeline_sites && c.data_sites ? "pipeline and data" : c.pipeline_sites ? "pipeline" : "data";
 }
 
-/* The largest window of a stage over its pipelines. */
-static int64_t in_flight(const struct ap_layout *l, int s)
+/* Is the layout the plan, and its pipelines' schedule zero-bubble? */
+static int is_zero_bubble(const struct ap_plan_report *r, const struct ap_layout *l)
+{
+    return l == r->plan->best[0] && r->chosen.schedule == AP_PLAN_ZERO_BUBBLE;
+}
+
+static int schedule_of(const struct ap_plan_report *r, const struct ap_layout *l)
+{
+    return is_zero_bubble(r, l) ? AP_PLAN_ZERO_BUBBLE : l->deep ? AP_PLAN_DEEP : AP_PLAN_1F1B;
+}
+
+/* Where the time goes by the layout's own schedule: what zero-bubble saves is bubble, then waiting for other ranks. */
+static struct ap_layout_cost cost_of(const struct ap_plan_report *r, const struct ap_layout *l)
+{
+    struct ap_layout_cost c = l->cost;
+    if (!is_zero_bubble(r, l))
+        return c;
+    c.step = r->chosen.step;
+    double rest = fmax(0, c.step - c.compute), ways = c.lan + c.wan, part = ways > rest ? rest / ways : 1;
+    c.compute = c.step - rest;
+    c.lan *= part;
+    c.wan *= part;
+    c.bubble = fmax(0, rest - part * ways);
+    c.memory = r->chosen.memory;
+    c.memory_part = r->chosen.memory_part;
+    c.memory_stage = r->chosen.memory_stage;
+    return c;
+}
+
+static double memory_of(const struct ap_plan_report *r, const struct ap_layout *l, int s)
+{
+    const struct ap_layout_chunks whole = {1, l->first};
+    if (!is_zero_bubble(r, l))
+        return ap_layout_memory(r->model, l, s);
+    return ap_layout_chunk_memory(r->model, l, s, &whole, ap_layout_flight_of(l, ap_layout_zero_bubble(l), s));
+}
+
+/* The most micro-batches that a stage keeps, over its pipelines. */
+static int64_t in_flight(const struct ap_plan_report *r, const struct ap_layout *l, int s)
 {
     int64_t most = 0;
+    if (is_zero_bubble(r, l))
+        return (int64_t)ap_layout_flight_of(l, ap_layout_zero_bubble(l), s).slots;
     for (int d = 0; d < l->data; d++) {
         int64_t w = l->window[s * l->data + d];
         w = w < l->rounds[d] ? w : l->rounds[d];
@@ -49,30 +89,30 @@ static int64_t in_flight(const struct ap_layout *l, int s)
 
 static double tokens_per_s(const struct ap_plan_report *r, const struct ap_layout *l)
 {
-    return (double)(r->problem->global_sequences * r->problem->seq_len) / l->cost.step;
+    return (double)(r->problem->global_sequences * r->problem->seq_len) / cost_of(r, l).step;
+}
+
+static double simulated(const struct ap_plan_report *r, const struct ap_layout *l)
+{
+    return is_zero_bubble(r, l) ? r->chosen.step : r->simulated;
 }
 
 /* ---- plan.json ---- */
 
-static int schedule_of(const struct ap_layout *l)
-{
-    return l->deep ? AP_PLAN_DEEP : AP_PLAN_1F1B;
-}
-
 static struct ap_plan_times times_of(const struct ap_plan_report *r, const struct ap_layout *l)
 {
-    const struct ap_layout_cost *c = &l->cost;
-    return (struct ap_plan_times){.step = c->step,
-                                  .compute = c->compute,
-                                  .lan = c->lan,
-                                  .wan = c->wan,
-                                  .bubble = c->bubble,
-                                  .sync_lan = c->sync_lan,
-                                  .sync_wan = c->sync_wan,
-                                  .optimizer = c->optimizer,
-                                  .memory_bytes = c->memory,
-                                  .memory_part = c->memory_part,
-                                  .simulated_step = r->simulated,
+    const struct ap_layout_cost c = cost_of(r, l);
+    return (struct ap_plan_times){.step = c.step,
+                                  .compute = c.compute,
+                                  .lan = c.lan,
+                                  .wan = c.wan,
+                                  .bubble = c.bubble,
+                                  .sync_lan = c.sync_lan,
+                                  .sync_wan = c.sync_wan,
+                                  .optimizer = c.optimizer,
+                                  .memory_bytes = c.memory,
+                                  .memory_part = c.memory_part,
+                                  .simulated_step = simulated(r, l),
                                   .tokens_per_s = tokens_per_s(r, l)};
 }
 
@@ -105,13 +145,13 @@ ap_status ap_plan_report_plan(const struct ap_plan_report *r, struct ap_plan **p
     snprintf(p->job, sizeof p->job, "%s", r->job);
     snprintf(p->model, sizeof p->model, "%s", q->cfg->name);
     snprintf(p->between_sites, sizeof p->between_sites, "%s", crossing_name(find_crossing(q, l), q->topo->site_count));
-    p->schedule = schedule_of(l);
+    p->schedule = schedule_of(r, l);
     p->seq_len = q->seq_len;
     p->global_sequences = q->global_sequences;
     p->micro_sequences = l->micro_sequences;
     for (int s = 0; s < l->pipeline; s++)
-        p->stages[s] = (struct ap_plan_stage){l->first[s], l->first[s + 1] - l->first[s], in_flight(l, s),
-                                              ap_layout_memory(r->model, l, s)};
+        p->stages[s] =
+            (struct ap_plan_stage){l->first[s], l->first[s + 1] - l->first[s], in_flight(r, l, s), memory_of(r, l, s)};
     for (int i = 0; i < l->data * l->expert; i++)
         p->micro_batches[i] = l->rounds[i / l->expert];
     for (int slot = 0; slot < p->machine.ranks; slot++)
@@ -148,7 +188,7 @@ static void runner_json(const struct ap_plan_report *r, const struct ap_layout *
     times.simulated_step = NAN; /* the best alone is */
     ap_json_begin_object(j, NULL);
     ap_plan_axes_json(l->data, l->tensor, l->pipeline, l->expert, j);
-    ap_json_str(j, "schedule", ap_plan_schedule_name(schedule_of(l)));
+    ap_json_str(j, "schedule", ap_plan_schedule_name(schedule_of(r, l)));
     ap_json_int(j, "micro_sequences", l->micro_sequences);
     ap_json_str(j, "between_sites", crossing_name(find_crossing(r->problem, l), r->problem->topo->site_count));
     ap_plan_times_json(&times, j);
@@ -255,8 +295,7 @@ static void add_stages(const struct ap_plan_report *r, const struct ap_layout *l
         if (!few && s >= 8 && s < l->pipeline - 8)
             continue;
         snprintf(layers, sizeof layers, "%d-%d", l->first[s], l->first[s + 1] - 1);
-        ap_strbuf_addf(b, "  %5d  %-9s %9" PRId64 " %10.4g  ", s, layers, in_flight(l, s),
-                       ap_layout_memory(r->model, l, s) / 1e9);
+        ap_strbuf_addf(b, "  %5d  %-9s %9" PRId64 " %10.4g  ", s, layers, in_flight(r, l, s), memory_of(r, l, s) / 1e9);
         add_sites(r->problem->topo, l, s, b);
         ap_strbuf_add(b, "\n");
     }
@@ -295,7 +334,9 @@ static void add_why(const struct ap_plan_report *r, const struct ap_layout *l, s
         ap_strbuf_addf(b, "  between sites: the %s ax%s\n", name, strstr(name, "and") != NULL ? "es" : "is");
     if (l->pipeline > 1)
         ap_strbuf_addf(b, "  the slowest stage is %d of pipeline %d%s\n", c->slow_stage, c->slow_pipe,
-                       l->deep ? "; more micro-batches in flight hide the latency between stages" : "");
+                       is_zero_bubble(r, l) ? "; gradients of weights fill the gaps (zero-bubble)"
+                       : l->deep            ? "; more micro-batches in flight hide the latency between stages"
+                                            : "");
     ap_strbuf_addf(b,
                    "  of %" PRId64 " combinations %" PRId64 " are slower by their lower bound, %" PRId64
                    " do not fit into memory; %" PRId64 " layouts computed\n",
@@ -328,7 +369,7 @@ static void add_runners(const struct ap_plan_report *r, struct ap_strbuf *b)
                    "expert", "micro", "step s", "compute", "LAN", "WAN", "bubble", "memory", "between sites");
     for (int i = 0; i < plan->count; i++) {
         const struct ap_layout *l = plan->best[i];
-        const struct ap_layout_cost *c = &l->cost;
+        const struct ap_layout_cost own = cost_of(r, l), *c = &own;
         ap_strbuf_addf(b, "  %5d %6d %8d %6d %5" PRId64 " %11.4f %6.1f%% %6.1f%% %6.1f%% %6.1f%% %5.0f%%  %s\n",
                        l->data, l->tensor, l->pipeline, l->expert, l->micro_sequences, c->step,
                        100 * c->compute / c->step, 100 * c->lan / c->step, 100 * c->wan / c->step,
@@ -340,15 +381,17 @@ static void add_runners(const struct ap_plan_report *r, struct ap_strbuf *b)
 void ap_plan_report_text(const struct ap_plan_report *r, struct ap_strbuf *b)
 {
     const struct ap_layout *l = r->plan->best[0];
-    const struct ap_layout_cost *c = &l->cost;
     ap_layout_cost(r->model, r->plan->best[0]);
+    const struct ap_layout_cost own = cost_of(r, l), *c = &own;
     add_machine(r, b);
     ap_strbuf_addf(b, "plan\n  data %d x tensor %d x pipeline %d x expert %d\n", l->data, l->tensor, l->pipeline,
                    l->expert);
+    if (l->pipeline > 1)
+        ap_strbuf_addf(b, "  schedule %s\n", ap_plan_schedule_name(schedule_of(r, l)));
     add_rounds(l, b);
     add_stages(r, l, b);
     ap_strbuf_addf(b, "predicted step\n  %-8s %11.4f s          %.5g tokens/s; simulated %.4f s\n", "step", c->step,
-                   tokens_per_s(r, l), r->simulated);
+                   tokens_per_s(r, l), simulated(r, l));
     add_part(b, "compute", c->compute, c->step);
     add_part(b, "LAN", c->lan, c->step);
     add_part(b, "WAN", c->wan, c->step);

@@ -15,7 +15,8 @@ struct ap_plan_report {
     const struct ap_layout_plan *plan;       /* borrowed, at least one layout */
     const char *job;                         /* name */
     const char *date;                        /* when the plan is made; "": not said */
-    double simulated;                        /* seconds of the best by simulation */
+    double simulated;                        /* seconds of the best by simulation, by 1F1B */
+    struct ap_pipe_choice chosen;            /* of ap_pipe_decide */
     int choice_count;                        /* schedules of the best, beside each other */
     struct ap_pipe_choice choice[AP_PIPE_CHOICES];
 };

@@ -363,6 +363,7 @@ ap_status ap_bench_rank(const struct ap_bench_step_options *opt, double seconds,
     job.batch.global_sequences = RANK_MICROS * job.batch.micro_sequences;
     job.batch.global_tokens = job.batch.global_sequences * job.data.seq_len;
     job.parallel.data = job.parallel.tensor = job.parallel.pipeline = job.parallel.expert = 1;
+    job.parallel.schedule = AP_PIPELINE_AUTO;
     shorten(&job, memory);
     err->status = AP_OK;
     ap_status st = setup(&b, err);

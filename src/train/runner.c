@@ -10,6 +10,8 @@
 
 #define LOSS_TAG (2 * AP_PIPE_MAX_CHUNKS) /* behind those of the schedule */
 
+enum request_state { FREE, STARTED, DONE };
+
 struct ap_runner {
     struct ap_stage *stage;
     struct ap_pipe_schedule *schedule; /* borrowed from the stage */
@@ -17,6 +19,7 @@ struct ap_runner {
     int64_t bytes;                                   /* of a message */
     uint8_t *buffers[AP_PIPE_FLOWS];                 /* [schedule->buffers[flow]] messages, host memory */
     struct ap_comm_request *requests[AP_PIPE_FLOWS]; /* likewise */
+    uint8_t *state[AP_PIPE_FLOWS];                   /* likewise: enum request_state */
     /* of the running step */
     const struct ap_batches *batches;
     const struct ap_loss_weights *lw;
@@ -36,8 +39,9 @@ ap_status ap_runner_create(struct ap_stage *stage, struct ap_runner **r_p, struc
         /* one at least, for evaluation */
         size_t n = (size_t)(r->schedule->buffers[f] > 0 ? r->schedule->buffers[f] : r->pipe->size > 1);
         r->requests[f] = calloc(n + 1, sizeof(*r->requests[f]));
+        r->state[f] = calloc(n + 1, sizeof(*r->state[f]));
         r->buffers[f] = malloc(n * (size_t)r->bytes + 1);
-        if (!r->requests[f] || !r->buffers[f]) {
+        if (!r->requests[f] || !r->state[f] || !r->buffers[f]) {
             ap_error_set(err, AP_ERR_NOMEM, "no memory for messages of %lld bytes between stages", (long long)r->bytes);
             ap_runner_destroy(r);
             return AP_ERR_NOMEM;
@@ -54,6 +58,7 @@ void ap_runner_destroy(struct ap_runner *r)
     for (int f = 0; f < AP_PIPE_FLOWS; f++) {
         free(r->buffers[f]);
         free(r->requests[f]);
+        free(r->state[f]);
     }
     free(r);
 }
@@ -116,17 +121,72 @@ static ap_status backward(struct ap_runner *r, const struct ap_pipe_op *op, cons
     return ap_stage_end_leaf(r->stage, op->chunk);
 }
 
+/* The first half of a split backward. There is no leaf yet: those of several micro-batches would be open at once. */
+static ap_status backward_input(struct ap_runner *r, const struct ap_pipe_op *op, const struct ap_pipe_event *e)
+{
+    struct ap_stage_chunk *k = &r->stage->chunks[op->chunk];
+    struct ap_model_buffers b = ap_stage_buffers(r->stage, op->chunk, r->bias);
+    struct ap_batch batch = ap_batches_get(r->batches, op->micro);
+    struct ap_model_result m = {0};
+    ap_tensor din;
+    struct ap_model_half half = {.slot = r->stage->slot[e->op],
+                                 .late = (int)(op->micro % k->late),
+                                 .dout = message(r, AP_PIPE_GRADIENTS_IN, e->in),
+                                 .din_p = &din};
+    AP_TRY(ap_model_backward_input(k->model, &half, &b, &batch, r->lw, &m, r->loads));
+    AP_TRY(put(r, AP_PIPE_GRADIENTS_OUT, e->out, din));
+    add(&r->results[op->micro], &m);
+    return AP_OK;
+}
+
+/* Requests move on inside of calls only, and the neighbours wait for what was sent before this work. */
+static ap_status pulse(void *ctx)
+{
+    struct ap_runner *r = ctx;
+    for (int f = 0; f < AP_PIPE_FLOWS; f++)
+        for (int i = 0; i < r->schedule->buffers[f]; i++) {
+            int done = 0;
+            if (r->state[f][i] != STARTED)
+                continue;
+            AP_TRY(ap_comm_test(r->pipe, &r->requests[f][i], &done));
+            if (done)
+                r->state[f][i] = DONE;
+        }
+    return AP_OK;
+}
+
+static ap_status backward_weight(struct ap_runner *r, const struct ap_pipe_op *op)
+{
+    struct ap_stage_chunk *k = &r->stage->chunks[op->chunk];
+    struct ap_model_buffers b = ap_stage_buffers(r->stage, op->chunk, r->bias);
+    AP_TRY(ap_stage_begin_leaf(r->stage, op->chunk, &b));
+    AP_TRY(ap_model_backward_weight(k->model, (int)(op->micro % k->late), &b, pulse, r));
+    return ap_stage_end_leaf(r->stage, op->chunk);
+}
+
+static ap_status work(struct ap_runner *r, const struct ap_pipe_op *op, const struct ap_pipe_event *e)
+{
+    switch (op->work) {
+    case AP_PIPE_FORWARD:
+        return forward(r, op, e);
+    case AP_PIPE_BACKWARD:
+        return backward(r, op, e);
+    case AP_PIPE_BACKWARD_INPUT:
+        return backward_input(r, op, e);
+    case AP_PIPE_BACKWARD_WEIGHT:
+        return backward_weight(r, op);
+    }
+    return AP_ERR_BUG;
+}
+
 static ap_status compute(struct ap_runner *r, const struct ap_pipe_op *op, const struct ap_pipe_event *e)
 {
+    static const char *const names[] = {"micro-batch forward", "micro-batch backward", "micro-batch input gradients",
+                                        "micro-batch weight gradients"};
     struct ap_trace *trace = r->stage->be->trace;
     double begin = ap_trace_begin(trace);
-    ap_status st = AP_ERR_BUG;
-    if (op->work == AP_PIPE_FORWARD)
-        st = forward(r, op, e);
-    else if (op->work == AP_PIPE_BACKWARD)
-        st = backward(r, op, e);
-    ap_trace_end(trace, "step", op->work == AP_PIPE_FORWARD ? "micro-batch forward" : "micro-batch backward",
-                 "micro_batch", r->stage->lo + op->micro, begin);
+    ap_status st = work(r, op, e);
+    ap_trace_end(trace, "step", names[op->work], "micro_batch", r->stage->lo + op->micro, begin);
     ap_trace_relieve(trace);
     return st;
 }
@@ -135,13 +195,18 @@ static ap_status execute(struct ap_runner *r, const struct ap_pipe_event *e)
 {
     struct ap_trace *trace = r->stage->be->trace;
     struct ap_comm_request *request = e->what == AP_PIPE_COMPUTE ? NULL : &r->requests[e->flow][e->buffer];
+    uint8_t *state = e->what == AP_PIPE_COMPUTE ? NULL : &r->state[e->flow][e->buffer];
     switch (e->what) {
     case AP_PIPE_RECV_START:
+        *state = STARTED;
         return ap_comm_recv_start(r->pipe, buffer(r, e->flow, e->buffer), r->bytes, e->peer, e->tag, request);
     case AP_PIPE_SEND_START:
+        *state = STARTED;
         return ap_comm_send_start(r->pipe, buffer(r, e->flow, e->buffer), r->bytes, e->peer, e->tag, request);
     case AP_PIPE_WAIT:
-        AP_TRACE_TRY(trace, "step", "pipeline wait", NULL, 0, ap_comm_wait(r->pipe, request));
+        if (*state == STARTED)
+            AP_TRACE_TRY(trace, "step", "pipeline wait", NULL, 0, ap_comm_wait(r->pipe, request));
+        *state = FREE;
         break;
     case AP_PIPE_COMPUTE:
         return compute(r, &r->schedule->ops[e->op], e);

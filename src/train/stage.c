@@ -18,22 +18,17 @@ static int size_of(const struct ap_mesh *m, enum ap_axis a)
 ap_status ap_stage_layout(const struct ap_plan *plan, struct ap_stage_layout *l_p, struct ap_error *err)
 {
     struct ap_stage_layout l = {.shape = {{plan->pipeline, plan->data, plan->expert, plan->tensor}},
-                                .kind = plan->chunks > 1 ? AP_PIPE_INTERLEAVED : AP_PIPE_1F1B,
+                                .kind = plan->schedule == AP_PLAN_ZERO_BUBBLE   ? AP_PIPE_ZERO_BUBBLE
+                                        : plan->schedule == AP_PLAN_INTERLEAVED ? AP_PIPE_INTERLEAVED
+                                                                                : AP_PIPE_1F1B,
                                 .chunks = plan->chunks};
     int batch = plan->data * plan->expert, stages = plan->pipeline * plan->chunks;
-    *l_p = l;
-    if (plan->schedule == AP_PLAN_ZERO_BUBBLE) {
-        ap_error_set(err, AP_ERR_UNSUPPORTED,
-                     "the plan's schedule is %s: this version trains with 1f1b, deep and "
-                     "interleaved",
-                     ap_plan_schedule_name(plan->schedule));
-        return AP_ERR_UNSUPPORTED;
-    }
+    int windows = l.kind == AP_PIPE_1F1B;
     l.layer_begin = calloc((size_t)stages + 1, sizeof(*l.layer_begin));
     l.leaf_begin = calloc((size_t)batch + 1, sizeof(*l.leaf_begin));
-    l.window = plan->chunks == 1 ? calloc((size_t)stages, sizeof(*l.window)) : NULL;
+    l.window = windows ? calloc((size_t)stages, sizeof(*l.window)) : NULL;
     *l_p = l;
-    if (!l.layer_begin || !l.leaf_begin || (plan->chunks == 1 && !l.window))
+    if (!l.layer_begin || !l.leaf_begin || (windows && !l.window))
         return ap_error_set(err, AP_ERR_NOMEM, "out of memory for a plan of %d ranks", plan->machine.ranks);
     for (int s = 0; s < stages; s++) {
         l.layer_begin[s + 1] = plan->stages[s].first_layer + plan->stages[s].layers;
@@ -112,6 +107,8 @@ static ap_status check_parts(const struct ap_stage_options *opt, struct ap_error
             struct ap_model_part part = part_of(opt->mesh, opt->layer_begin, chunks_of(opt), coord, chunk);
             AP_TRY(ap_model_part_check(opt->cfg, &part, err));
         }
+    if (opt->kind == AP_PIPE_ZERO_BUBBLE)
+        return ap_axes_check_zero_bubble(n[AP_AXIS_PIPE], opt->recompute, err);
     return AP_OK;
 }
 
@@ -191,6 +188,7 @@ static ap_status make_chunk(struct ap_stage *s, const struct ap_stage_options *o
         .tensor = s->mesh->axis[AP_AXIS_TENSOR],
         .expert = s->mesh->axis[AP_AXIS_EXPERT],
         .slots = k->slots,
+        .late = k->late,
     };
     AP_TRY(ap_model_create(s->be, opt->cfg, &mo, &k->model, err));
     k->params = ap_model_params(k->model);
@@ -218,7 +216,7 @@ static ap_status make_slots(struct ap_stage *s)
             if (*slot >= s->chunks[op->chunk].slots)
                 s->chunks[op->chunk].slots = *slot + 1;
         }
-        taken[*slot] = op->work == AP_PIPE_FORWARD;
+        taken[*slot] = op->work == AP_PIPE_FORWARD || op->work == AP_PIPE_BACKWARD_INPUT;
         s->slot[i] = *slot;
     }
     ap_status st = of && busy && s->slot ? AP_OK : AP_ERR_NOMEM;
@@ -262,8 +260,10 @@ static ap_status build(struct ap_stage *s, const struct ap_stage_options *opt, i
         st = make_slots(s);
     if (st != AP_OK)
         return ap_error_set(err, st, "out of memory");
-    for (int c = 0; c < s->chunk_count; c++)
+    for (int c = 0; c < s->chunk_count; c++) {
+        s->chunks[c].late = (int)ap_pipe_late(&spec, s->mesh->coord[AP_AXIS_PIPE]);
         AP_TRY(make_chunk(s, opt, c, batch, err));
+    }
     return AP_OK;
 }
 

@@ -21,7 +21,7 @@ struct ap_stage_options {
     struct ap_backend *backend; /* borrowed */
     struct ap_mesh *mesh;       /* borrowed */
     const struct ap_model_config *cfg;
-    enum ap_pipe_kind kind;     /* 1F1B, or interleaved with several chunks */
+    enum ap_pipe_kind kind;     /* interleaved with several chunks, else one of the others */
     int chunks;                 /* parts of the model on each rank; 0: one */
     const int64_t *layer_begin; /* [stages * chunks + 1], borrowed for the call: layers of each virtual stage (chunk *
                                  * stages + stage) */
@@ -49,6 +49,7 @@ struct ap_stage_chunk {
     struct ap_stage_group groups[AP_GROUPS];
     int count;
     int slots;
+    int late; /* of the zero-bubble schedule: micro-batch i is in late i % late of the model */
 };
 
 struct ap_stage {
@@ -66,8 +67,7 @@ struct ap_stage {
     int64_t *sum_bytes; /* [world] */
 };
 
-/* A plan as the stages need it; owns its arrays. AP_ERR_UNSUPPORTED for a schedule that is not executed. To be freed in
- * any case. */
+/* A plan as the stages need it; owns its arrays. To be freed in any case. */
 struct ap_stage_layout {
     struct ap_mesh_shape shape;
     enum ap_pipe_kind kind;

@@ -38,6 +38,11 @@ if [ -n "${AP_TEST_SANITIZED:-}" ]; then
     pass_or_fail
 fi
 mesh e2p3 6 --set parallel.expert=2 --set parallel.pipeline=3
+mesh z2 4 --set parallel.pipeline=2 --set parallel.schedule=zero-bubble
+jq -e '.schedule == "zero-bubble" and [.stages[].in_flight] == [2, 2]' runs/z2/plan.json > /dev/null || fail "plan.json: $(cat runs/z2/plan.json)"
+train 2 --set name=flat --set parallel.schedule=zero-bubble
+[ $? = 3 ] || fail "zero-bubble without a pipeline: $(tail -n 3 out.txt)"
+grep -q 'schedule zero-bubble: pipeline 1 has no bubble to fill' out.txt || fail "$(cat out.txt)"
 jq -e '.parallel.pipeline == 3 and .parallel.expert == 2 and (.machine.identity | length) == 32' runs/e2p3/plan.json > /dev/null ||
     fail "plan.json: $(cat runs/e2p3/plan.json)"
 

@@ -25,6 +25,12 @@ node,*,,,,,,,,,3,2400
 site,*,,,,,,,,,15,400
 link,oslo,perth,,,,,,,,140000,10
 EOF
+cat > one.csv << 'EOF'
+# antipode topology 1
+kind,a,b,site,node,per_node,device,gflops,memory_gb,memory_gb_per_s,latency_us,gbit_per_s
+rank,0-7,,oslo,o,8,gpu,200000,200,2000,,
+node,*,,,,,,,,,3,2400
+EOF
 cat > wan.csv << 'EOF'
 src,dst,rtt_ms,gbit_per_s
 a,b,30,5
@@ -79,9 +85,32 @@ EOF
     "${plan[@]}" --topology two.csv --json --set parallel.pipeline=4 --set parallel.tensor=2 > fixed.json
     check 'fixed axes' python3 -c 'import json; p = json.load(open("fixed.json"))["parallel"]; assert p["pipeline"] == 4 and p["tensor"] == 2'
     check 'schedules' python3 -c 'import json; s = json.load(open("fixed.json"))["schedules"]
-assert [(x["schedule"], x["chunks"]) for x in s] == [("1f1b-deep", 1), ("zero-bubble", 1), ("interleaved", 2), ("interleaved", 3), ("interleaved", 4)]
+assert [(x["schedule"], x["chunks"]) for x in s] == [("1f1b-deep", 1), ("interleaved", 2), ("interleaved", 3), ("interleaved", 4)]
 assert abs(s[0]["simulated_step_s"] / json.load(open("fixed.json"))["predicted"]["simulated_step_s"] - 1) < 0.01'
     expect 0 'quickest that fits' "${plan[@]}" --topology two.csv --set parallel.pipeline=4
+    # Zero-bubble needs the activations: where the job keeps them, it is weighed, or taken because the job says so.
+    one=("${plan[@]}" --topology one.csv --set recompute=false --set parallel.pipeline=4 --set parallel.tensor=1
+        --set parallel.data=2 --set batch.global_sequences=16)
+    for schedule in auto 1f1b zero-bubble; do
+        "${one[@]}" --json --set parallel.schedule=$schedule > $schedule.json
+    done
+    expect 0 'schedule zero-bubble' "${one[@]}"
+    check 'zero-bubble' python3 - << 'EOF'
+import json
+a, p, z = (json.load(open(f + ".json")) for f in ("auto", "1f1b", "zero-bubble"))
+assert a["schedule"] == z["schedule"] == "zero-bubble" and p["schedule"].startswith("1f1b")
+for x in (a, z):
+    c = x["predicted"]
+    assert abs(c["compute_s"] + c["lan_s"] + c["wan_s"] + c["bubble_s"] - c["step_s"]) < 1e-9 * c["step_s"]
+    assert c["step_s"] < 0.99 * p["predicted"]["simulated_step_s"] and c["bubble_s"] < p["predicted"]["bubble_s"]
+    assert c["memory_bytes"] > p["predicted"]["memory_bytes"] and c["memory_part"] <= 1
+    assert [s["in_flight"] for s in x["stages"]] == [4, 4, 4, 4]
+    assert abs(c["memory_bytes"] / max(s["memory_bytes"] for s in x["stages"]) - 1) < 1e-9
+assert [s["schedule"] for s in z["schedules"]] == ["zero-bubble"]
+EOF
+    expect 3 'schedule zero-bubble: the gradients of the weights come later, from activations that recompute does not keep' \
+        "${plan[@]}" --topology two.csv --set parallel.schedule=zero-bubble
+    expect 3 'schedule zero-bubble: pipeline 1 has no bubble to fill' "${one[@]}" --set parallel.schedule=zero-bubble --set parallel.pipeline=1
     "${plan[@]}" --topology two.csv --json --micro-sequences auto > micro.json
     check 'more to choose from is no worse' python3 -c 'import json
 a, b = (json.load(open(f))["predicted"]["step_s"] for f in ("micro.json", "plan.json")); assert a <= b'

@@ -10,7 +10,7 @@
 #include <string.h>
 
 #include "base/rng.h"
-#include "plan/layout.h"
+#include "plan/layout_model.h"
 #include "plan/pipe_choice.h"
 #include "plan/simulate.h"
 #include "support/fewer.h"
@@ -511,6 +511,41 @@ AP_TEST(layout, rounds_are_the_best)
     }
 }
 
+/* Which of the two is taken of the layout's schedules: 1F1B and zero-bubble in choice[0] and [1]. */
+static void check_decision(struct ap_layout_model *m, struct ap_layout *l, const struct ap_pipe_choice *choice,
+                           struct ap_error *err)
+{
+    struct ap_layout *list[2] = {l, NULL};
+    struct ap_layout_plan plan = {.count = 1, .best = list};
+    struct ap_pipe_choice chosen;
+    struct ap_topo_rank *rank = m->p.topo->ranks;
+    double room = rank[0].memory;
+    cr_assert_eq(ap_pipe_decide(m, &plan, &chosen, err), AP_OK, "%s", err->text);
+    cr_expect_eq(chosen.schedule, AP_PLAN_1F1B, "the problem wants no other");
+    m->p.schedule = AP_LAYOUT_ANY;
+    cr_assert_eq(ap_pipe_decide(m, &plan, &chosen, err), AP_OK, "%s", err->text);
+    cr_expect_eq(chosen.schedule, AP_PLAN_ZERO_BUBBLE);
+    cr_expect_eq(chosen.step, choice[1].step);
+    cr_expect_eq(chosen.memory, choice[1].memory);
+    cr_expect_gt(choice[1].memory, choice[0].memory);
+    for (int r = 0; r < 4; r++) /* room for 1F1B alone */
+        rank[r].memory = (choice[0].memory + choice[1].memory) / 2 / AP_LAYOUT_MEMORY_SHARE;
+    cr_assert_eq(ap_pipe_decide(m, &plan, &chosen, err), AP_OK, "%s", err->text);
+    cr_expect_eq(chosen.schedule, AP_PLAN_1F1B, "there is no room for zero-bubble");
+    m->p.schedule = AP_LAYOUT_ZERO_BUBBLE;
+    cr_expect_eq(ap_pipe_decide(m, &plan, &chosen, err), AP_ERR_INPUT, "there is no room for it");
+    for (int r = 0; r < 4; r++)
+        rank[r].memory = room;
+    m->p.recompute = 1;
+    cr_expect_eq(ap_pipe_decide(m, &plan, &chosen, err), AP_ERR_INPUT, "it does not go with recomputation");
+    m->p.recompute = 0;
+    cr_assert_eq(ap_pipe_decide(m, &plan, &chosen, err), AP_OK, "%s", err->text);
+    cr_expect_eq(chosen.schedule, AP_PLAN_ZERO_BUBBLE);
+    cr_expect_eq(l->cost.memory, choice[1].memory, "the search counts its memory");
+    m->p.schedule = AP_LAYOUT_1F1B;
+    ap_layout_cost(m, l);
+}
+
 /* Other schedules of the same layout: bubbles of the papers, memory of their slots. */
 AP_TEST(layout, schedules)
 {
@@ -552,6 +587,7 @@ AP_TEST(layout, schedules)
         cr_expect_geq(x->memory, i == 0 ? l->cost.memory : choice[0].memory * (1 - 1e-9), "%d", i);
     }
     cr_expect_eq(choice[0].memory, l->cost.memory);
+    check_decision(m, l, choice, &err);
     cr_expect_eq(ap_layout_stage(m, l, 1, 0)->forward, k.forward, "the model's stages are as they were");
     cr_expect_eq(ap_layout_stage(m, l, 3, 0)->ahead.latency, 0);
     ap_layout_destroy(l);

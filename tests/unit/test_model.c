@@ -11,7 +11,7 @@
 #include "../support/leaks.h"
 #include "base/rng.h"
 #include "model/model.h"
-#include "plan/layout.h"
+#include "plan/layout_model.h"
 
 struct fixture {
     struct ap_backend *be;
@@ -307,6 +307,82 @@ AP_TEST(model, recomputation_changes_no_bit)
     teardown(&f);
 }
 
+/* The tokens of micro-batch k, shifted from those of the fixture. */
+static void take_batch(struct fixture *f, const struct ap_model_config *c, int k)
+{
+    for (int64_t i = 0; i < f->N; i++)
+        f->tokens[i] = (int32_t)((ap_rng_u64(7, AP_RNG_TEST, (uint64_t)i) + 5 * (uint64_t)k) % (uint64_t)c->vocab_size);
+}
+
+static ap_status count_pulse(void *ctx)
+{
+    ++*(int *)ctx;
+    return AP_OK;
+}
+
+/* Two micro-batches through a model whose backward is split, the halves in turn: the gradients of a whole one. */
+static void split_is_whole(const struct ap_model_config *c)
+{
+    enum { MICROS = 2 };
+    struct fixture f;
+    struct ap_model *split = NULL, *none = NULL;
+    struct ap_error err = {0};
+    setup(&f, c, 2, 9, 4);
+    f.lw = (struct ap_loss_weights){.ce = 1.0 / 18, .mtp = c->mtp_depth ? 0.3 / 14 : 0, .seq_balance = 0.07};
+    size_t bytes = (size_t)f.p->flat * sizeof(double);
+    struct ap_model_options opt = {
+        .micro_sequences = 2, .seq_len = 9, .dtype = AP_F64, .slots = MICROS, .late = MICROS};
+    cr_assert_eq(ap_model_create(f.be, c, &opt, &split, &err), AP_OK, "%s", err.text);
+    struct ap_model_buffers b = {.router_bias = ap_tensor_1d(f.bias, AP_F64, f.p->routers)};
+    b.weights[AP_GROUP_SPLIT] = ap_tensor_1d(f.w, AP_F64, f.p->flat);
+    double *want[MICROS];
+    struct ap_model_result whole[MICROS], half;
+    ap_tensor absent = {0}, out;
+    int pulses = 0;
+    for (int k = 0; k < MICROS; k++) {
+        take_batch(&f, c, k);
+        loss_of(&f, 1, &whole[k]);
+        want[k] = zeros(1, bytes);
+        memcpy(want[k], f.g, bytes);
+        cr_assert_eq(ap_model_forward(split, k, &b, &f.batch, &f.lw, absent, &out), AP_OK);
+    }
+    for (int k = MICROS - 1; k >= 0; k--) {
+        struct ap_model_half h = {.slot = k, .late = MICROS - 1 - k, .din_p = &out};
+        take_batch(&f, c, k);
+        cr_assert_eq(ap_model_backward_input(split, &h, &b, &f.batch, &f.lw, &half, NULL), AP_OK);
+        cr_expect(memcmp(&half, &whole[k], sizeof half) == 0, "losses differ");
+    }
+    b.grads[AP_GROUP_SPLIT] = ap_tensor_1d(f.g, AP_F64, f.p->flat);
+    for (int k = 0; k < MICROS; k++) {
+        memset(f.g, 0, bytes);
+        cr_assert_eq(ap_model_backward_weight(split, MICROS - 1 - k, &b, count_pulse, &pulses), AP_OK);
+        cr_expect(memcmp(want[k], f.g, bytes) == 0, "%s: gradients of micro-batch %d differ", c->name, k);
+        free(want[k]);
+    }
+    cr_expect_geq(pulses, MICROS * 20, "messages wait for too long");
+    cr_expect_eq(ap_model_backward_weight(split, 0, &b, NULL, NULL), AP_ERR_BUG, "a second half without a first");
+    cr_expect_eq(ap_model_backward(split, 0, &b, &f.batch, &f.lw, absent, &out, &half, NULL), AP_ERR_BUG);
+    struct ap_model_half h = {.slot = 0, .late = 0, .din_p = &out};
+    cr_expect_eq(ap_model_backward_input(f.m, &h, &b, &f.batch, &f.lw, &half, NULL), AP_ERR_BUG);
+    opt.recompute = 1;
+    cr_expect_eq(ap_model_create(f.be, c, &opt, &none, &err), AP_ERR_INPUT);
+    cr_expect_not_null(strstr(err.text, "cannot recompute"), "%s", err.text);
+    ap_model_destroy(split);
+    teardown(&f);
+}
+
+AP_TEST(model, split_backward_changes_no_bit)
+{
+    struct ap_model_config c = v3_config();
+    split_is_whole(&c);
+    c = v2_config();
+    split_is_whole(&c);
+    c.routed_experts = c.shared_experts = c.experts_per_token = 0;
+    c.first_dense = c.layers;
+    c.device_groups = 0;
+    split_is_whole(&c);
+}
+
 AP_TEST(model, shards_tile_the_flat_buffer)
 {
     struct ap_params *p;
@@ -333,8 +409,9 @@ AP_TEST(model, shards_tile_the_flat_buffer)
     ap_params_destroy(p);
 }
 
-/* Bytes that one more sequence in the micro-batch costs the model, and costs the planner on one rank. */
-static double planned_growth(const struct ap_model_config *c, int element_size, int recompute)
+/* Bytes that one more sequence in the micro-batch costs the model, and costs the planner on one rank. late: one more
+ * micro-batch between the halves of a split backward, in a slot of its own. */
+static double planned_growth(const struct ap_model_config *c, int element_size, int recompute, int late)
 {
     double bytes[2];
     for (int i = 0; i < 2; i++) {
@@ -347,16 +424,19 @@ static double planned_growth(const struct ap_model_config *c, int element_size, 
         struct ap_layout_problem p = {.topo = t,
                                       .cfg = c,
                                       .seq_len = 64,
-                                      .global_sequences = i + 1,
-                                      .micro_sequences = i + 1,
+                                      .global_sequences = late ? 1 : i + 1,
+                                      .micro_sequences = late ? 1 : i + 1,
                                       .element_size = element_size,
                                       .recompute = recompute};
         cr_assert_eq(ap_topology_finish(t, "test", &err), AP_OK, "%s", err.text);
         cr_assert_eq(ap_layout_model_create(&p, &m, &err), AP_OK, "%s", err.text);
-        l->micro_sequences = i + 1;
+        l->micro_sequences = p.micro_sequences;
         l->first[1] = (int)c->layers;
         ap_layout_cost(m, l);
+        struct ap_layout_chunks whole = {1, l->first};
         bytes[i] = ap_layout_memory(m, l, 0);
+        if (late)
+            bytes[i] = ap_layout_chunk_memory(m, l, 0, &whole, (struct ap_layout_flight){1 + i, 1 + i});
         ap_layout_destroy(l);
         ap_layout_model_destroy(m);
         ap_topology_destroy(t);
@@ -364,7 +444,7 @@ static double planned_growth(const struct ap_model_config *c, int element_size, 
     return bytes[1] - bytes[0];
 }
 
-static double model_growth(const struct ap_model_config *c, ap_dtype dtype, int recompute)
+static double model_growth(const struct ap_model_config *c, ap_dtype dtype, int recompute, int late)
 {
     double bytes[2];
     for (int i = 0; i < 2; i++) {
@@ -372,6 +452,10 @@ static double model_growth(const struct ap_model_config *c, ap_dtype dtype, int 
         struct ap_model *m;
         struct ap_error err = {0};
         struct ap_model_options opt = {.micro_sequences = i + 1, .seq_len = 64, .dtype = dtype, .recompute = recompute};
+        if (late) {
+            opt.micro_sequences = 1;
+            opt.slots = opt.late = i + 1;
+        }
         cr_assert_eq(ap_backend_open("reference", 0, NULL, &be, &err), AP_OK, "%s", err.text);
         cr_assert_eq(ap_model_create(be, c, &opt, &m, &err), AP_OK, "%s", err.text);
         bytes[i] = (double)ap_model_memory(m);
@@ -389,9 +473,13 @@ AP_TEST(model, planner_knows_the_activations)
         struct ap_model_config c;
         struct ap_error err = {0};
         cr_assert_eq(ap_model_config_preset(names[i / 4], &c, &err), AP_OK, "%s", err.text);
-        double model = model_growth(&c, i & 1 ? AP_BF16 : AP_F32, i >> 1 & 1);
-        double plan = planned_growth(&c, i & 1 ? 2 : 4, i >> 1 & 1);
+        double model = model_growth(&c, i & 1 ? AP_BF16 : AP_F32, i >> 1 & 1, 0);
+        double plan = planned_growth(&c, i & 1 ? 2 : 4, i >> 1 & 1, 0);
         cr_expect_lt(fabs(plan / model - 1), 0.05, "%s %s%s: the planner counts %g, the model %g", c.name,
                      i & 1 ? "bf16" : "fp32", i >> 1 & 1 ? " recompute" : "", plan, model);
+        model = model_growth(&c, i & 1 ? AP_BF16 : AP_F32, 0, 1);
+        plan = planned_growth(&c, i & 1 ? 2 : 4, 0, 1);
+        cr_expect_lt(fabs(plan / model - 1), 0.05, "%s %s, split backward: the planner counts %g, the model %g", c.name,
+                     i & 1 ? "bf16" : "fp32", plan, model);
     }
 }

@@ -77,7 +77,7 @@ struct request {
 
 struct stage {
     const struct ap_pipe_schedule *x;
-    int64_t at, occupied, peak;
+    int64_t at, occupied, peak, between; /* between: most micro-batches between the halves of backward */
     double now;
     struct request *request[AP_PIPE_FLOWS];
     int64_t *slot;            /* what is in them: chunk * micros + micro, -1 is nothing */
@@ -246,6 +246,9 @@ static int live(struct machine *m, int s, const struct ap_pipe_op *op)
     if (y->input[own] != (op->work == AP_PIPE_BACKWARD_WEIGHT))
         return fail(m, s, "weights before input, or a backward twice");
     y->input[own] = 1;
+    int64_t between = y->next[1][op->chunk] - y->next[2][op->chunk];
+    if (op->work == AP_PIPE_BACKWARD_INPUT && between > y->between)
+        y->between = between;
     if (op->work != AP_PIPE_BACKWARD_INPUT) {
         y->slot[op->slot] = -1;
         y->occupied--;
@@ -295,6 +298,9 @@ static int ended(struct machine *m, int s)
     if (y->occupied != 0 || y->peak != y->x->slot_count || y->peak != ap_pipe_slots(m->p, s))
         return fail(m, s, "%d slots at the end, %d at most, %d asked for", (int)y->occupied, (int)y->peak,
                     y->x->slot_count);
+    if (y->between != ap_pipe_late(m->p, s))
+        return fail(m, s, "%d micro-batches between the halves of backward, not %d", (int)y->between,
+                    (int)ap_pipe_late(m->p, s));
     return 1;
 }
 

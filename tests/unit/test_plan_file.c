@@ -187,6 +187,41 @@ AP_TEST(plan_file, what_cannot_be)
     }
 }
 
+/* The job's schedule: slots of zero-bubble, and what it does not go with. */
+AP_TEST(plan_file, zero_bubble)
+{
+    struct ap_job *job = job_of("tiny-v3");
+    struct ap_plan *p = NULL;
+    struct ap_error err = {0};
+    job->parallel.schedule = AP_PIPELINE_ZERO_BUBBLE;
+    fix(job, AP_AUTO, 1, 3, 1);
+    p = plan_of(job, 3);
+    cr_expect_eq(p->schedule, AP_PLAN_ZERO_BUBBLE);
+    for (int s = 0; s < 3; s++)
+        cr_expect_eq(p->stages[s].in_flight, 3);
+    job->recompute = 1;
+    cr_expect_eq(ap_plan_check_job(p, job, 3, &err), AP_ERR_INPUT);
+    cr_expect_not_null(strstr(err.text, "recompute does not keep"), "%s", err.text);
+    job->recompute = 0;
+    job->parallel.schedule = AP_PIPELINE_1F1B;
+    cr_expect_eq(ap_plan_check_job(p, job, 3, &err), AP_ERR_INPUT);
+    cr_expect_not_null(strstr(err.text, "schedule is zero-bubble, but parallel.schedule of the job is 1f1b"), "%s",
+                       err.text);
+    job->parallel.schedule = AP_PIPELINE_AUTO;
+    cr_expect_eq(ap_plan_check_job(p, job, 3, &err), AP_OK, "%s", err.text);
+    p->stages[1].in_flight = 4;
+    cr_expect_eq(ap_plan_check(p, NULL, 0, &err), AP_ERR_INPUT);
+    cr_expect_not_null(strstr(err.text, "zero-bubble keeps at most 3 micro-batches"), "%s", err.text);
+    ap_plan_destroy(p);
+    p = NULL;
+    job->parallel.schedule = AP_PIPELINE_ZERO_BUBBLE;
+    fix(job, AP_AUTO, 1, AP_AUTO, 1);
+    cr_expect_eq(ap_plan_from_job(job, 2, NULL, &p, &err), AP_ERR_INPUT);
+    cr_expect_not_null(strstr(err.text, "pipeline 1 has no bubble to fill"), "%s", err.text);
+    cr_expect_null(p);
+    ap_job_destroy(job);
+}
+
 /* A plan with every field filled: 2 x 2 x 2 ranks, expert 1. */
 static struct ap_plan *full(struct ap_job *job)
 {
@@ -357,6 +392,13 @@ AP_TEST(plan_file, for_another_run)
     job->parallel.pipeline = 1;
     cr_expect_eq(ap_plan_check_job(p, job, 8, &err), AP_ERR_INPUT);
     cr_expect_not_null(strstr(err.text, "made for parallel.pipeline 2, but the job says 1"), "%s", err.text);
+    job->parallel.pipeline = 2;
+    job->parallel.schedule = AP_PIPELINE_ZERO_BUBBLE;
+    cr_expect_eq(ap_plan_check_job(p, job, 8, &err), AP_ERR_INPUT);
+    cr_expect_not_null(strstr(err.text, "schedule is 1f1b, but parallel.schedule of the job is zero-bubble"), "%s",
+                       err.text);
+    job->parallel.schedule = AP_PIPELINE_1F1B;
+    cr_expect_eq(ap_plan_check_job(p, job, 8, &err), AP_OK, "%s", err.text);
     ap_plan_destroy(p);
     fix(job, AP_AUTO, 1, 1, 2);
     p = plan_of(job, 4);

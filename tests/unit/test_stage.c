@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * A model trained on a mesh of virtual ranks beside the same model on one: every way to share 1, 2 and 4 ranks out over
  * data, tensor, pipeline and expert gives the same gradients, losses and weights within rounding, and the same bits
- * each time; uneven stages and batches too; what cannot be cut is refused with the reason. */
+ * each time; uneven stages and batches too; a zero-bubble pipeline gives the bits of 1F1B; what cannot be cut is
+ * refused with the reason. */
 #include "config.h"
 
 #include <math.h>
@@ -23,7 +24,7 @@ TestSuite(stage, .timeout = 300);
 struct run {
     struct ap_model_config cfg;
     struct ap_mesh_shape shape;
-    int chunks;
+    int chunks, zero_bubble;
     const int64_t *layer_begin, *leaf_begin;
     ap_dtype dtype;
     int recompute, steps;
@@ -165,7 +166,9 @@ static void train(struct vrank *v)
         .backend = be,
         .mesh = mesh,
         .cfg = &run->cfg,
-        .kind = run->chunks > 1 ? AP_PIPE_INTERLEAVED : AP_PIPE_1F1B,
+        .kind = run->zero_bubble  ? AP_PIPE_ZERO_BUBBLE
+                : run->chunks > 1 ? AP_PIPE_INTERLEAVED
+                                  : AP_PIPE_1F1B,
         .chunks = run->chunks,
         .layer_begin = layers_of(&run->cfg, run->shape.size[AP_AXIS_PIPE] * (run->chunks ? run->chunks : 1),
                                  run->layer_begin, even),
@@ -185,8 +188,9 @@ static void train(struct vrank *v)
         VCHECK(v, ap_results_create(mesh, LEAVES, run->leaf_begin, &res) == AP_OK);
         VCHECK(v, ap_batches_create(s->hi - s->lo, 1, SEQ, &b) == AP_OK);
         VCHECK(v, ap_stage_init_weights(s, &run->cfg, 3) == AP_OK);
-        ap_tensor bias_t =
-            run->cfg.gate_kind == AP_GATE_SIGMOID_NOAUX ? ap_tensor_1d(bias, run->dtype, routers) : (ap_tensor){0};
+        ap_tensor bias_t = run->cfg.gate_kind == AP_GATE_SIGMOID_NOAUX
+                               ? ap_tensor_1d(bias, ap_dtype_full(run->dtype), routers)
+                               : (ap_tensor){0};
         hash(v, run, s, run->start);
         for (int step = 0; step < run->steps; step++)
             one_step(v, run, s, r, &res, &b, mesh->coord[AP_AXIS_TENSOR] == 0 ? loads : NULL, bias_t, step);
@@ -218,7 +222,7 @@ static struct run alone(const struct run *run)
 {
     struct run one = *run;
     one.shape = (struct ap_mesh_shape){{1, 1, 1, 1}};
-    one.chunks = 0;
+    one.chunks = one.zero_bubble = 0;
     one.layer_begin = one.leaf_begin = NULL;
     one.recompute = 0;
     return one;
@@ -391,6 +395,79 @@ AP_TEST(stage, interleaved_chunks)
     free(one.grads);
 }
 
+static void make_dense(struct ap_model_config *cfg)
+{
+    cfg->routed_experts = cfg->experts_per_token = cfg->shared_experts = 0;
+    cfg->first_dense = cfg->layers;
+}
+
+/* Gradients of weights that come later are the same bits as those that come at once, whole runs long, in any mesh. */
+static void zero_bubble(struct run run, struct run *one)
+{
+    struct run plain = run;
+    run.zero_bubble = 1;
+    if (one != NULL)
+        check(run, one);
+    run.steps = plain.steps = few() ? 2 : 4;
+    vranks_run(ranks_of(&run), train, &run);
+    vranks_run(ranks_of(&plain), train, &plain);
+    cr_expect(memcmp(run.loss, plain.loss, (size_t)run.steps * sizeof(double)) == 0 &&
+                  memcmp(run.norm, plain.norm, (size_t)run.steps * sizeof(double)) == 0,
+              "%s, %d stages: zero-bubble is not the same bits as 1F1B: losses %.17g and %.17g", run.cfg.name,
+              run.shape.size[AP_AXIS_PIPE], run.loss[run.steps - 1], plain.loss[run.steps - 1]);
+    cr_expect_str_eq(run.hash, plain.hash, "%s, %d stages: other weights", run.cfg.name, run.shape.size[AP_AXIS_PIPE]);
+    cr_expect_str_neq(run.hash, run.start);
+}
+
+AP_TEST(stage, zero_bubble_is_1f1b_to_the_bit)
+{
+    static const int64_t layers[] = {0, 1, 4, 5}, leaves[] = {0, 6, 8}, pairs[] = {0, 3, 6, 7, 8};
+    struct run one = {0}, run = job("tiny-v3", AP_F32);
+    run.shape = mesh_of(2, 1, 1, 1);
+    zero_bubble(run, &one);
+    run.shape = mesh_of(2, 1, 1, 2);
+    zero_bubble(run, few() ? NULL : &one);
+    if (!few()) {
+        run.shape = mesh_of(2, 1, 2, 1);
+        zero_bubble(run, &one);
+        run.shape = mesh_of(2, 2, 1, 1);
+        run.leaf_begin = leaves;
+        zero_bubble(run, NULL);
+        run.shape = mesh_of(2, 2, 2, 2);
+        run.leaf_begin = pairs;
+        zero_bubble(run, NULL);
+        run.leaf_begin = NULL;
+        run.cfg.layers = 5;
+        run.shape = mesh_of(3, 1, 1, 1);
+        run.layer_begin = layers;
+        zero_bubble(run, NULL);
+        run.layer_begin = NULL;
+        run.shape = mesh_of(5, 1, 1, 1);
+        zero_bubble(run, NULL);
+        run.dtype = AP_BF16;
+        run.shape = mesh_of(3, 1, 1, 1);
+        zero_bubble(run, NULL);
+    }
+    free(one.grads);
+}
+
+AP_TEST(stage, zero_bubble_of_other_models)
+{
+    struct run run = job("tiny-v2", AP_F32);
+    run.shape = mesh_of(2, 1, 1, 1);
+    zero_bubble(run, NULL);
+    if (few())
+        return;
+    run = job("tiny-v2lite", AP_F32);
+    run.shape = mesh_of(2, 1, 1, 2);
+    zero_bubble(run, NULL);
+    run = job("tiny-v3", AP_F32);
+    make_dense(&run.cfg);
+    run.cfg.mtp_depth = 0;
+    run.shape = mesh_of(3, 1, 1, 1);
+    zero_bubble(run, NULL);
+}
+
 AP_TEST(stage, a_rank_three_times_as_fast_takes_three_times_as_much)
 {
     static const int64_t leaves[] = {0, 6, 8}, pairs[] = {0, 3, 6, 7, 8};
@@ -423,6 +500,7 @@ struct refusal {
     struct ap_model_config cfg;
     struct ap_mesh_shape shape;
     int64_t leaves;
+    int zero_bubble, recompute;
     const char *reason;
 };
 
@@ -437,6 +515,8 @@ static void refused(struct vrank *v)
     struct ap_stage_options opt = {.mesh = mesh,
                                    .cfg = &r->cfg,
                                    .layer_begin = layers_of(&r->cfg, r->shape.size[AP_AXIS_PIPE], NULL, even),
+                                   .kind = r->zero_bubble ? AP_PIPE_ZERO_BUBBLE : AP_PIPE_1F1B,
+                                   .recompute = r->recompute,
                                    .leaves = r->leaves,
                                    .micro_sequences = 1,
                                    .seq_len = SEQ,
@@ -457,12 +537,6 @@ static void expect_refusal(const char *reason, struct ap_mesh_shape shape, int64
     vranks_run((int)ap_mesh_ranks(&shape), refused, &r);
 }
 
-static void make_dense(struct ap_model_config *cfg)
-{
-    cfg->routed_experts = cfg->experts_per_token = cfg->shared_experts = 0;
-    cfg->first_dense = cfg->layers;
-}
-
 AP_TEST(stage, more_than_the_model_has)
 {
     expect_refusal("pipeline 4: the model has only 3 layers", mesh_of(4, 1, 1, 1), 8, NULL);
@@ -471,4 +545,16 @@ AP_TEST(stage, more_than_the_model_has)
     expect_refusal("the model has no experts", mesh_of(1, 1, 2, 1), 8, make_dense);
     expect_refusal("a step has only 3 micro-batches", mesh_of(1, 4, 1, 1), 3, NULL);
     expect_refusal("expert 2: 7 micro-batches", mesh_of(1, 2, 2, 1), 7, NULL);
+}
+
+AP_TEST(stage, zero_bubble_where_it_cannot_be)
+{
+    struct refusal r = {.cfg = job("tiny-v3", AP_F32).cfg, .shape = mesh_of(1, 2, 1, 1), .leaves = 8, .zero_bubble = 1};
+    r.reason = "schedule zero-bubble: pipeline 1 has no bubble to fill";
+    vranks_run(2, refused, &r);
+    r.shape = mesh_of(2, 1, 1, 1);
+    r.recompute = 1;
+    r.reason =
+        "schedule zero-bubble: the gradients of the weights come later, from activations that recompute does not";
+    vranks_run(2, refused, &r);
 }
