@@ -246,7 +246,7 @@ static ap_status moe_ops(struct bench *b, ap_dtype t, const struct shapes *s)
     struct ap_moe_combine_bwd_args cb = {x, ys, gates, row_of, dys, dgates};
     struct ap_grouped_gemm_args g1 = {xs, w1, gu, offsets, 2 * I * h, 1, 0}, g2 = {act, w2, ys, offsets, h * I, 1, 0};
     struct ap_grouped_gemm_args g3 = {gu, w1, dys, offsets, 2 * I * h, 0, 0};
-    struct ap_grouped_wgrad_args gw = {gu, xs, dw1, offsets, 2 * I * h};
+    struct ap_grouped_wgrad_args gw = {gu, xs, dw1, offsets, 2 * I * h, 1};
     struct op_call list[] = {{AP_OP_router_fwd, &rf},       {AP_OP_moe_plan, &mp},        {AP_OP_router_bwd, &rb},
                              {AP_OP_moe_dispatch_fwd, &df}, {AP_OP_grouped_gemm, &g1},    {AP_OP_grouped_gemm, &g2},
                              {AP_OP_grouped_gemm, &g3},     {AP_OP_grouped_wgrad, &gw},   {AP_OP_moe_combine_fwd, &cf},

@@ -71,10 +71,12 @@ struct ap_grouped_gemm_args {
     int64_t w_stride;
     int trans_w, accumulate;
 };
-/* dw_e[out, in] += dy[rows e, :]^T x[rows e, :]; dw.shape = {E, out, in}, stride as above. */
+/* dw_e[out, in] (=, or += with accumulate) dy[rows e, :]^T x[rows e, :], without rows 0; dw.shape = {E, out, in},
+ * stride as above. */
 struct ap_grouped_wgrad_args {
     ap_tensor dy, x, dw, offsets;
     int64_t w_stride;
+    int accumulate;
 };
 
 /* out[i,:] = table[ids[i],:]. table [V,h], ids i32 [N] in 0..V-1 (checked by the loader), out [N,h]. An id of -1 is a

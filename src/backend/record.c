@@ -68,7 +68,7 @@ static void note_grouped_wgrad(struct ap_record *r, const struct ap_grouped_wgra
                                     .n = a->dw.shape[2],
                                     .k = off[e + 1] - off[e],
                                     .trans_a = 1,
-                                    .accumulate = 1,
+                                    .accumulate = a->accumulate,
                                     .dtype = a->dy.dtype,
                                     .c_dtype = a->dw.dtype,
                                     .kind = AP_PRODUCT_GROUPED});

@@ -54,17 +54,33 @@ size_t ap_late_memory(const struct ap_model *m)
     return bytes;
 }
 
+/* Is the gradient at this offset the only term? */
+static int is_written(const struct ap_model *m, int64_t off)
+{
+    const struct ap_param *list = m->params->list;
+    int64_t low = 0, high = m->params->count - 1;
+    while (low < high) {
+        int64_t middle = (low + high + 1) / 2;
+        if (list[middle].offset <= off)
+            low = middle;
+        else
+            high = middle - 1;
+    }
+    return m->opt.write_grads && list[low].written;
+}
+
 static ap_status run(struct ap_model *m, const struct late_work *w)
 {
     ap_tensor g;
     switch (w->kind) {
     case LATE_LINEAR:
         OP(m, gemm, .a = w->dy, .b = w->x, .c = g2(m, w->off, w->dy.shape[1], w->x.shape[1]), .trans_a = 1,
-           .accumulate = 1);
+           .accumulate = !is_written(m, w->off));
         break;
     case LATE_GROUPED:
         g = ap_tensor_3d(grad(m, w->off), m->stat, m->experts, w->dy.shape[1], w->x.shape[1]);
-        OP(m, grouped_wgrad, .dy = w->dy, .x = w->x, .dw = g, .offsets = w->offsets, .w_stride = w->stride);
+        OP(m, grouped_wgrad, .dy = w->dy, .x = w->x, .dw = g, .offsets = w->offsets, .w_stride = w->stride,
+           .accumulate = !is_written(m, w->off));
         break;
     case LATE_VECTOR:
         g = g1(m, w->off, w->dy.shape[0]);

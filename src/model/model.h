@@ -28,6 +28,8 @@ struct ap_model_options {
     int forward_only;                 /* evaluation: no gradients, less memory */
     int recompute;                    /* keep only the inputs of layers and run each forward again in
                                        * backward: the same bits, less memory, about a third more work */
+    int write_grads; /* gradients of `written` parameters (params.h) are written, whatever stood there: for
+                      * micro-batches with a buffer of their own. 0: they are added to */
     const struct ap_model_part *part; /* copied; NULL: all of it */
     struct ap_comm *tensor, *expert;  /* borrowed; of part->tensor_size, expert_size ranks; NULL where that is 1 */
     int slots;                        /* micro-batches between forward and backward at a time; 0: one */

@@ -32,6 +32,7 @@ static ap_status list_visit(void *ctx, const struct ap_param_info *info)
     struct listing *l = ctx;
     struct ap_params *p = l->p;
     struct ap_param e = {.info = *info, .number = l->number++};
+    e.written = info->ndim == 2 && info->layer >= 0 && info->layer < l->cfg->layers;
     if (!ap_model_part_slice(l->cfg, l->part, &e))
         return AP_OK;
     if (p->count == l->capacity) {
@@ -138,6 +139,27 @@ void ap_params_destroy(struct ap_params *p)
     free(p->list);
     free(p->chunks);
     free(p);
+}
+
+ap_status ap_params_added(const struct ap_params *p, int group, struct ap_run **runs_p, int64_t *count_p)
+{
+    const struct ap_param_region *r = &p->region[group];
+    int64_t at = 0, n = 0;
+    struct ap_run *runs = calloc((size_t)p->count + 1, sizeof *runs);
+    if (!runs)
+        return AP_ERR_NOMEM;
+    for (int64_t i = 0; i <= p->count; i++) {
+        const struct ap_param *e = &p->list[i];
+        if (i < p->count && (e->group != group || !e->written))
+            continue;
+        int64_t end = i < p->count ? e->offset - r->begin : r->end - r->begin;
+        if (end > at)
+            runs[n++] = (struct ap_run){at, end - at};
+        at = i < p->count ? end + e->count : end;
+    }
+    *runs_p = runs;
+    *count_p = n;
+    return AP_OK;
 }
 
 const struct ap_param *ap_params_find(const struct ap_params *p, const char *name)

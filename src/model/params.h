@@ -11,6 +11,7 @@
 #ifndef AP_MODEL_PARAMS_H
 #define AP_MODEL_PARAMS_H
 
+#include "backend/ops.h"
 #include "base/dtype.h"
 #include "plan/model_config.h"
 #include "state/named.h"
@@ -42,6 +43,7 @@ struct ap_param {
     int group;
     int64_t row, rows, col, cols; /* own slice of it */
     int64_t offset, count;        /* elements in the flat space */
+    int written; /* a matrix of a layer of the main model: its gradient is one product in every micro-batch */
 };
 struct ap_param_chunk {
     int64_t param, offset, count;
@@ -73,6 +75,9 @@ ap_status ap_params_create(const struct ap_model_config *cfg, const struct ap_mo
 void ap_params_destroy(struct ap_params *p);
 /* Parameter by hub name, NULL if absent. */
 const struct ap_param *ap_params_find(const struct ap_params *p, const char *name);
+/* Elements of a group's region (0: its first) in whose gradient a micro-batch adds up several terms, or none, and the
+ * gaps between tensors; the rest is `written`. *runs_p: the caller's, to be freed. */
+ap_status ap_params_added(const struct ap_params *p, int group, struct ap_run **runs_p, int64_t *count_p);
 /* Deterministic initial weights: normal(0, init_std) for matrices, 1 for norms; each value depends only on
  * (seed, parameter number in the whole model, element of the whole tensor). host: f32 [flat]. */
 void ap_params_init(const struct ap_params *p, const struct ap_model_config *cfg, uint64_t seed, float *host);

@@ -30,6 +30,7 @@ struct held {
 
 struct ap_reducer {
     struct ap_reducer_options opt;
+    struct ap_run *added;       /* [opt.added_count] */
     size_t es;                  /* bytes of one element */
     int64_t *leaf_begin;        /* [size + 1] */
     int64_t flat, lo, hi, next; /* own leaves, next leaf to begin */
@@ -142,13 +143,28 @@ static ap_status allocate(struct ap_reducer *r)
     if (!r->buffers || !r->busy)
         return AP_ERR_NOMEM;
     r->buffer_count = need;
-    for (int i = 0; i < need; i++)
+    for (int i = 0; i < need; i++) {
         AP_TRY(be->vt->alloc(be, (size_t)(r->flat > 0 ? r->flat : 1) * r->es, &r->buffers[i]));
+        AP_TRY(be->vt->fill_zero(be->stream, r->buffers[i], (size_t)r->flat * r->es));
+    }
     AP_TRY(plan_roots(r));
     if (r->opt.comm->size == 1)
         return AP_OK;
     plan_windows(r);
     return plan_exchange(r);
+}
+
+static ap_status take_added(struct ap_reducer *r)
+{
+    struct ap_run all = {0, r->flat};
+    const struct ap_run *from = r->opt.added ? r->opt.added : &all;
+    r->opt.added_count = r->opt.added ? r->opt.added_count : 1;
+    r->added = calloc((size_t)r->opt.added_count + 1, sizeof(*r->added));
+    if (!r->added)
+        return AP_ERR_NOMEM;
+    memcpy(r->added, from, (size_t)r->opt.added_count * sizeof(*from));
+    r->opt.added = r->added;
+    return AP_OK;
 }
 
 /* AP_ERR_BUG when the caller's distribution is none. */
@@ -192,7 +208,9 @@ ap_status ap_reducer_create(const struct ap_reducer_options *opt, struct ap_redu
     r->opt = *opt;
     r->es = ap_dtype_size(opt->dtype);
     r->flat = opt->map->begin[size];
-    ap_status st = take_leaves(r);
+    ap_status st = take_added(r);
+    if (st == AP_OK)
+        st = take_leaves(r);
     if (st == AP_OK)
         st = allocate(r);
     if (st != AP_OK) {
@@ -226,6 +244,7 @@ void ap_reducer_destroy(struct ap_reducer *r)
     free(r->roots);
     free(r->root_first);
     free(r->leaf_begin);
+    free(r->added);
     free(r->buffers);
     free(r->busy);
     free(r);
@@ -268,7 +287,9 @@ ap_status ap_reducer_begin_leaf(struct ap_reducer *r, ap_tensor *grads_p)
     if (b == r->buffer_count)
         return AP_ERR_BUG;
     struct ap_backend *be = r->opt.backend;
-    AP_TRY(be->vt->fill_zero(be->stream, r->buffers[b], (size_t)r->flat * r->es));
+    for (int64_t i = 0; i < r->opt.added_count; i++)
+        AP_TRY(be->vt->fill_zero(be->stream, (uint8_t *)r->buffers[b] + r->added[i].begin * (int64_t)r->es,
+                                 (size_t)r->added[i].count * r->es));
     r->busy[b] = 1;
     r->open = b;
     *grads_p = ap_tensor_1d(r->buffers[b], r->opt.dtype, r->flat);

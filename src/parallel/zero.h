@@ -24,8 +24,10 @@ struct ap_reducer_options {
     const struct ap_shard_map *map; /* borrowed; begin[size] elements in all */
     ap_dtype dtype;                 /* AP_F32 or AP_F64 */
     int64_t leaves;                 /* M >= ranks */
-    const int64_t *leaf_begin; /* [ranks + 1], borrowed for the call: leaves of each rank, at least one; NULL: even */
-    int64_t window;            /* elements exchanged at once per rank and node; 0: chosen */
+    const int64_t *leaf_begin;  /* [ranks + 1], borrowed for the call: leaves of each rank, at least one; NULL: even */
+    int64_t window;             /* elements exchanged at once per rank and node; 0: chosen */
+    const struct ap_run *added; /* copied: what leaves add to; they write all the rest themselves. NULL: they add */
+    int64_t added_count;
 };
 
 struct ap_reducer;
@@ -40,7 +42,7 @@ int ap_reducer_buffers(const struct ap_reducer *r);
 int64_t ap_reducer_bytes(const struct ap_reducer *r); /* of all of them */
 /* Drop what a step that failed left behind. */
 void ap_reducer_reset(struct ap_reducer *r);
-/* Zeroed buffer [flat] for the gradient of the next own leaf; valid until end_leaf. */
+/* Buffer [flat] for the gradient of the next own leaf, zero where it adds; valid until end_leaf. */
 ap_status ap_reducer_begin_leaf(struct ap_reducer *r, ap_tensor *grads_p);
 ap_status ap_reducer_end_leaf(struct ap_reducer *r);
 /* Collective, after the last own leaf. *shard_p: the sum over all leaves, elements begin[rank] ..

@@ -162,15 +162,22 @@ static ap_status make_group(struct ap_stage *s, struct ap_stage_chunk *k, int id
     int64_t *begin = calloc((size_t)g->comm->size + 1, sizeof(*begin));
     if (!begin)
         return ap_error_set(err, AP_ERR_NOMEM, "out of memory");
+    struct ap_run *added = NULL;
+    int64_t added_count = 0;
+    ap_status st = ap_params_added(k->params, id, &added, &added_count);
     group_leaves(s->mesh, id, batch, begin);
     struct ap_reducer_options ro = {.backend = s->be,
                                     .comm = g->comm,
                                     .map = ap_optimizer_map(g->optim),
                                     .dtype = ap_dtype_full(s->dtype),
                                     .leaves = begin[g->comm->size],
-                                    .leaf_begin = begin};
-    ap_status st = ap_reducer_create(&ro, &g->reducer, err);
+                                    .leaf_begin = begin,
+                                    .added = added,
+                                    .added_count = added_count};
+    if (st == AP_OK)
+        st = ap_reducer_create(&ro, &g->reducer, err);
     free(begin);
+    free(added);
     return st;
 }
 
@@ -188,6 +195,7 @@ static ap_status make_chunk(struct ap_stage *s, const struct ap_stage_options *o
         .tensor = s->mesh->axis[AP_AXIS_TENSOR],
         .expert = s->mesh->axis[AP_AXIS_EXPERT],
         .slots = k->slots,
+        .write_grads = 1,
         .late = k->late,
     };
     AP_TRY(ap_model_create(s->be, opt->cfg, &mo, &k->model, err));

@@ -123,16 +123,18 @@ void hx_case_grouped_wgrad(struct hx *h)
 {
     for (size_t s = 0; s < sizeof(group_shapes) / sizeof(group_shapes[0]); s++) {
         const int64_t *g = group_shapes[s];
-        struct ap_grouped_wgrad_args a = {.w_stride = g[1] * g[2] + g[3]};
         int64_t rows = total_rows(g[0], group_rows[s]);
-        char what[32];
-        snprintf(what, sizeof(what), "shape %zu", s);
-        hx_begin(h);
-        hx_add2(h, "dy", HX_IN, HX_REAL, rows, g[1]);
-        hx_add2(h, "x", HX_IN, HX_REAL, rows, g[2]);
-        hx_add3(h, "dw", HX_INOUT, HX_STAT, g[0], g[1], g[2]);
-        add_groups(h, 2, g[0], a.w_stride, group_rows[s]);
-        hx_check(h, what, call_grouped_wgrad, &a);
+        for (int add = 0; add < 2; add++) {
+            struct ap_grouped_wgrad_args a = {.w_stride = g[1] * g[2] + g[3], .accumulate = add};
+            char what[48];
+            snprintf(what, sizeof(what), "shape %zu%s", s, add ? ", accumulate" : "");
+            hx_begin(h);
+            hx_add2(h, "dy", HX_IN, HX_REAL, rows, g[1]);
+            hx_add2(h, "x", HX_IN, HX_REAL, rows, g[2]);
+            hx_add3(h, "dw", HX_INOUT, HX_STAT, g[0], g[1], g[2]);
+            add_groups(h, 2, g[0], a.w_stride, group_rows[s]);
+            hx_check(h, what, call_grouped_wgrad, &a);
+        }
     }
 }
 

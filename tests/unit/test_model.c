@@ -308,6 +308,52 @@ AP_TEST(model, recomputation_changes_no_bit)
 }
 
 /* The tokens of micro-batch k, shifted from those of the fixture. */
+/* What a micro-batch writes it writes whatever stood there, and nothing else. */
+static void writes_are_whole(const struct ap_model_config *c, double mtp)
+{
+    struct fixture f;
+    struct ap_model_result r;
+    struct ap_error err = {0};
+    struct ap_model *writer = NULL;
+    struct ap_run *added = NULL;
+    int64_t count = 0, sum = 0, written = 0;
+    setup(&f, c, 2, 7, 3);
+    f.lw = (struct ap_loss_weights){.ce = 1.0 / 14, .mtp = mtp};
+    loss_of(&f, 1, &r);
+    struct ap_model_options opt = {.micro_sequences = 2, .seq_len = 7, .dtype = AP_F64, .write_grads = 1};
+    cr_assert_eq(ap_model_create(f.be, c, &opt, &writer, &err), AP_OK, "%s", err.text);
+    cr_assert_eq(ap_params_added(f.p, 0, &added, &count), AP_OK);
+    double *g = zeros((size_t)f.p->flat, sizeof *g);
+    for (int64_t i = 0; i < f.p->flat; i++)
+        g[i] = NAN;
+    for (int64_t k = 0; k < count; k++) {
+        memset(g + added[k].begin, 0, (size_t)added[k].count * sizeof *g);
+        sum += added[k].count;
+    }
+    cr_assert_eq(ap_model_step(writer, ap_tensor_1d(f.w, AP_F64, f.p->flat), ap_tensor_1d(g, AP_F64, f.p->flat),
+                               ap_tensor_1d(f.bias, AP_F64, f.p->routers), &f.batch, &f.lw, &r, NULL),
+                 AP_OK);
+    for (int64_t i = 0; i < f.p->flat; i++)
+        cr_assert(g[i] == f.g[i], "element %lld: %g instead of %g", (long long)i, g[i], f.g[i]);
+    for (int64_t i = 0; i < f.p->count; i++)
+        written += f.p->list[i].written ? f.p->list[i].count : 0;
+    cr_assert_eq(sum + written, f.p->flat);
+    cr_assert_gt(written, f.p->flat / 4);
+    free(g);
+    free(added);
+    ap_model_destroy(writer);
+    teardown(&f);
+}
+
+AP_TEST(model, gradients_of_matrices_may_be_written)
+{
+    struct ap_model_config c = v3_config();
+    writes_are_whole(&c, 0.3 / 14);
+    writes_are_whole(&c, 0); /* the MTP module does not run */
+    c = v2_config();
+    writes_are_whole(&c, 0);
+}
+
 static void take_batch(struct fixture *f, const struct ap_model_config *c, int k)
 {
     for (int64_t i = 0; i < f->N; i++)

@@ -194,7 +194,7 @@ static void wgrad_task(void *ctx, int64_t task, int worker)
                          in,
                          1,
                          0,
-                         1,
+                         a->accumulate,
                          half,
                          half,
                          a->dw.dtype == AP_BF16};

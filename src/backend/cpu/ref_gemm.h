@@ -79,7 +79,10 @@ ap_status REF(grouped_wgrad)(const struct ap_grouped_wgrad_args *a)
         for (int64_t i = 0; i < out; i++) {
             for (int64_t j = 0; j < in; j++) {
                 double sum = REF(dot)(dy + begin * out + i, out, x + begin * in + j, in, rows);
-                REF(grad_add)(&a->dw, e * a->w_stride + i * in + j, sum);
+                if (a->accumulate)
+                    REF(grad_add)(&a->dw, e * a->w_stride + i * in + j, sum);
+                else
+                    REF(grad_set)(&a->dw, e * a->w_stride + i * in + j, sum);
             }
         }
     }

@@ -39,11 +39,11 @@ ap_status cu_grouped_wgrad(struct cu_stream *s, const struct ap_grouped_wgrad_ar
     t.stride = a->w_stride;
     t.groups = (int)a->dw.shape[0];
     t.trans_a = 1;
-    t.accumulate = 1;
+    t.accumulate = a->accumulate != 0;
     t.out_f32 = a->dw.dtype == AP_F32;
     if (a->x.dtype != AP_F32 && a->x.dtype != AP_BF16)
         return AP_ERR_UNSUPPORTED;
-    if (t.m * t.n * t.k == 0 || t.groups == 0)
+    if (t.m * t.n == 0 || t.groups == 0 || (t.k == 0 && t.accumulate))
         return AP_OK;
     return a->x.dtype == AP_F32 ? cu_tile_f32(s, &t) : cu_tile_bf16(s, &t);
 }
