@@ -80,6 +80,11 @@ static ap_status step(struct ap_model *m, ap_tensor weights, ap_tensor grads, ap
     int64_t n = m->opt.micro_sequences * m->opt.seq_len, T = m->opt.seq_len;
     const float *bias = router_bias.data;
     struct ap_model_result r = {0};
+    for (int64_t i = 0; grads.data && m->opt.write_grads && i < m->params->count; i++) {
+        const struct ap_param *p = &m->params->list[i];
+        if (p->written)
+            memset((float *)grads.data + p->offset, 0, (size_t)p->count * sizeof(float));
+    }
     for (int64_t i = 0; i < n; i++) {
         if (batch->tokens[i] == FAKE_POISON)
             r.ce_sum = NAN;
