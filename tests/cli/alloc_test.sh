@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Memory is planned: inside of a step the program asks for none. A preloaded counter (tests/support/alloc_count.c) watches
 # steps 3 to 9 of a tiny V3 run (MoE, MTP, three or six micro-batches for each rank), on 1 and 2 ranks, with 1 and 2
-# threads, backends cpu and onednn. The first two steps are left out: buffers of the backends take their size there, and
+# threads, backends cpu and onednn, and as a zero-bubble pipeline. The first two steps are left out: buffers of the backends take their size there, and
 # oneDNN makes its primitives. Steps with an evaluation or a checkpoint are left out, as these make and free their own
 # memory: the job has them at its end only. The reference backend is left out; it is plain on purpose.
 # What libraries ask for themselves (oneDNN, MPI) is not ours to plan; it is printed.
@@ -59,6 +59,9 @@ $(where "$backend-$n-$threads")"
         done
     done
 done
+counted zero-bubble 2 --set parallel.pipeline=2 --set parallel.schedule=zero-bubble || exit 1
+[ "$ours" = 0 ] || fail "a zero-bubble pipeline: $ours allocations in steps $first to $last
+$(where zero-bubble)"
 # The counter counts: the reference backend does allocate, and so does a step with an evaluation and a checkpoint.
 counted reference 1 --set backend=reference || exit 1
 [ "$ours" -gt 0 ] || fail "the counter saw nothing of the reference backend, which allocates"

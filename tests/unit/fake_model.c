@@ -131,6 +131,23 @@ ap_status ap_model_backward(struct ap_model *m, int slot, const struct ap_model_
     return step(m, b->weights[0], b->grads[0], b->router_bias, batch, lw, result_p, expert_load);
 }
 
+/* It has one stage: no schedule splits its backward. */
+ap_status ap_model_backward_input(struct ap_model *m, const struct ap_model_half *half,
+                                  const struct ap_model_buffers *b, const struct ap_batch *batch,
+                                  const struct ap_loss_weights *lw, struct ap_model_result *result_p,
+                                  int64_t *expert_load)
+{
+    (void)m, (void)half, (void)b, (void)batch, (void)lw, (void)result_p, (void)expert_load;
+    return AP_ERR_BUG;
+}
+
+ap_status ap_model_backward_weight(struct ap_model *m, int late, const struct ap_model_buffers *b,
+                                   ap_model_pulse *pulse, void *ctx)
+{
+    (void)m, (void)late, (void)b, (void)pulse, (void)ctx;
+    return AP_ERR_BUG;
+}
+
 ap_status ap_model_loss(struct ap_model *m, int slot, const struct ap_model_buffers *b, const struct ap_batch *batch,
                         const struct ap_loss_weights *lw, struct ap_model_result *result_p, int64_t *expert_load)
 {
