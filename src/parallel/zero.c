@@ -32,8 +32,9 @@ struct ap_reducer {
     int *root_first;            /* [size + 1]: roots of rank r are root_first[r] .. root_first[r+1]-1 */
     struct ap_tree_node *roots; /* [root_first[size]] in leaf order */
     int64_t window;             /* elements */
-    uint8_t *send, *recv;       /* host; [own roots * size * window], [all roots * window] */
-    void *recv_dev;             /* device backends: copy of recv in backend memory */
+    uint8_t *send, *recv;       /* memory that `tensors` takes; [own roots * size * window], [all roots * window] */
+    void *recv_dev;             /* where that is not the backend's: copy of recv in backend memory */
+    struct ap_comm *tensors;    /* of opt.comm */
     int64_t *counts;            /* [4 * size] scratch for alltoallv */
 };
 
@@ -75,6 +76,12 @@ static ap_status plan_roots(struct ap_reducer *r)
     return AP_OK;
 }
 
+/* Is what arrives in the backend's own memory? */
+static int in_backend(const struct ap_reducer *r)
+{
+    return r->opt.backend->vt->is_host || r->opt.comm->device;
+}
+
 /* The window is the same on every rank: it follows from the counts of all ranks. */
 static ap_status plan_exchange(struct ap_reducer *r)
 {
@@ -95,13 +102,17 @@ static ap_status plan_exchange(struct ap_reducer *r)
     if (r->window > longest)
         r->window = longest > 0 ? longest : 1;
     int own = r->root_first[r->opt.comm->rank + 1] - r->root_first[r->opt.comm->rank];
-    r->send = malloc((size_t)(own * size * r->window) * r->es);
-    if (be->vt->is_host) {
+    size_t out = (size_t)(own * size * r->window) * r->es, in = (size_t)(all * r->window) * r->es;
+    if (r->opt.comm->device)
+        AP_TRY(be->vt->alloc(be, out, (void **)&r->send));
+    else
+        r->send = malloc(out);
+    if (in_backend(r)) {
         /* Backend memory, so that the additions run on aligned operands. */
-        AP_TRY(be->vt->alloc(be, (size_t)(all * r->window) * r->es, (void **)&r->recv));
+        AP_TRY(be->vt->alloc(be, in, (void **)&r->recv));
     } else {
-        r->recv = malloc((size_t)(all * r->window) * r->es);
-        AP_TRY(be->vt->alloc(be, (size_t)(all * r->window) * r->es, &r->recv_dev));
+        r->recv = malloc(in);
+        AP_TRY(be->vt->alloc(be, in, &r->recv_dev));
     }
     return r->send && r->recv ? AP_OK : AP_ERR_NOMEM;
 }
@@ -160,6 +171,7 @@ ap_status ap_reducer_create(const struct ap_reducer_options *opt, struct ap_redu
     if (!r)
         return ap_error_set(err, AP_ERR_NOMEM, "out of memory");
     r->opt = *opt;
+    r->tensors = ap_comm_tensors(opt->comm);
     r->es = ap_dtype_size(opt->dtype);
     r->flat = opt->map->begin[size];
     ap_status st = take_leaves(r);
@@ -186,11 +198,14 @@ void ap_reducer_destroy(struct ap_reducer *r)
             be->vt->release(be, r->buffers[i]);
     if (r->recv_dev)
         be->vt->release(be, r->recv_dev);
-    if (be->vt->is_host && r->recv)
+    if (in_backend(r) && r->recv)
         be->vt->release(be, r->recv);
     else
         free(r->recv);
-    free(r->send);
+    if (r->opt.comm->device && r->send)
+        be->vt->release(be, r->send);
+    else
+        free(r->send);
     free(r->counts);
     free(r->roots);
     free(r->root_first);
@@ -300,8 +315,9 @@ static ap_status exchange(struct ap_reducer *r, int64_t at)
         rb[i] = (r->root_first[i + 1] - r->root_first[i]) * n_mine * es;
         landed += rb[i];
     }
-    AP_TRY(be->vt->stream_sync(be->stream));
-    AP_TRY(ap_comm_alltoallv(comm, r->send, sb, so, r->recv, rb, ro));
+    if (!comm->device)
+        AP_TRY(be->vt->stream_sync(be->stream));
+    AP_TRY(ap_comm_alltoallv(r->tensors, r->send, sb, so, r->recv, rb, ro));
     if (r->recv_dev && landed > 0)
         return be->vt->copy(be->stream, r->recv_dev, r->recv, (size_t)landed);
     return AP_OK;
@@ -361,14 +377,14 @@ struct ap_gatherer {
     const struct ap_shard_map *map;
     ap_dtype dtype;
     int64_t *bytes; /* [size] of each shard */
-    uint8_t *host;  /* device backends with peers: the flat buffer */
+    uint8_t *host;  /* device backends with peers, without a device communicator: the flat buffer */
 };
 
 ap_status ap_gatherer_create(struct ap_backend *be, struct ap_comm *comm, const struct ap_shard_map *map,
                              ap_dtype dtype, struct ap_gatherer **g_p)
 {
     int64_t es = (int64_t)ap_dtype_size(dtype);
-    int staged = !be->vt->is_host && comm->size > 1;
+    int staged = !be->vt->is_host && comm->size > 1 && !comm->device;
     struct ap_gatherer *g = calloc(1, sizeof(*g));
     if (!g)
         return AP_ERR_NOMEM;
@@ -408,6 +424,6 @@ ap_status ap_gatherer_run(struct ap_gatherer *g, ap_tensor flat)
         AP_TRY(be->vt->copy(be->stream, host + begin, mem + begin, (size_t)g->bytes[rank]));
         AP_TRY(be->vt->stream_sync(be->stream));
     }
-    AP_TRY(ap_comm_allgatherv(g->comm, host + begin, g->bytes, host));
+    AP_TRY(ap_comm_allgatherv(ap_comm_tensors(g->comm), host + begin, g->bytes, host));
     return host != mem ? be->vt->copy(be->stream, mem, host, (size_t)(g->map->begin[size] * es)) : AP_OK;
 }

@@ -61,8 +61,10 @@ struct ap_job {
     int dtype; /* ap_dtype: AP_F32, AP_BF16 (AP_F64 for checks) */
     int recompute;
     struct {
-        int64_t data, tensor, pipeline, expert;
-    } parallel; /* AP_AUTO or N */
+        int64_t data, tensor, pipeline, expert; /* AP_AUTO or N */
+        int device_comm;                        /* enum ap_mesh_path of parallel/mesh_device.h */
+        double device_timeout;                  /* s */
+    } parallel;
     struct {
         char *dir;
         int64_t every, keep;
