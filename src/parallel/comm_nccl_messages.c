@@ -49,6 +49,11 @@ static void end(struct nccl_message *m, ap_status status)
     m->status = status;
 }
 
+static int has_lane(const struct ap_comm *c, const struct nccl_message *m)
+{
+    return m->bytes > 0 && m->peer != c->rank;
+}
+
 static struct nccl_lane *find_lane(const struct nccl_impl *x, const struct nccl_message *m)
 {
     struct nccl_lane *l = x->lanes;
@@ -120,9 +125,8 @@ static ap_status look_at_header(struct ap_comm *c, struct nccl_message *m)
         m->stage = NCCL_LANDED;
     if (m->stage != NCCL_HEADER)
         return AP_OK;
-    m->lane = find_lane(x, m); /* of an earlier message that also waited for it */
     m->stage = NCCL_QUEUED;
-    return m->lane ? AP_OK : make_lane(x, m, &m->header.id);
+    return make_lane(x, m, &m->header.id);
 }
 
 /* Is there an earlier one for the same lane that NCCL has not been asked for? */
@@ -179,6 +183,10 @@ static ap_status fly(struct nccl_impl *x, struct nccl_message *m)
 static ap_status advance(struct ap_comm *c, struct nccl_message *m)
 {
     struct nccl_impl *x = c->impl;
+    if (m->stage == NCCL_HEADER && has_lane(c, m) && !m->lane) {
+        m->lane = find_lane(x, m); /* made by an earlier message that also waited for its header */
+        m->stage = m->lane ? NCCL_QUEUED : NCCL_HEADER;
+    }
     AP_TRY(look_at_header(c, m));
     if (m->stage == NCCL_QUEUED)
         AP_TRY(ask(x, m));
@@ -206,9 +214,8 @@ ap_status ap_nccl_progress(struct ap_comm *c)
 static ap_status announce(struct ap_comm *c, struct nccl_message *m)
 {
     struct nccl_impl *x = c->impl;
-    int lane = m->bytes > 0 && m->peer != c->rank;
-    m->lane = lane ? find_lane(x, m) : NULL;
-    if (m->sends && lane && !m->lane)
+    m->lane = has_lane(c, m) ? find_lane(x, m) : NULL;
+    if (m->sends && has_lane(c, m) && !m->lane)
         AP_TRY(make_lane(x, m, NULL));
     m->stage = m->lane ? NCCL_QUEUED : m->sends && m->bytes == 0 ? NCCL_LANDED : NCCL_HEADER;
     if (m->sends) {

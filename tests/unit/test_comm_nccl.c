@@ -393,6 +393,7 @@ static void broken_messages(struct vrank *v)
 
     VCHECK(v, ap_comm_recv_start(c, in, sizeof(in), last, 5, &r) == AP_OK);
     VCHECK(v, ap_comm_send_start(c, out, sizeof(out), next, 6, &s) == AP_OK);
+    VCHECK(v, ap_comm_barrier(parent) == AP_OK);
     ap_comm_nccl_abort(c);
     VCHECK(v, ap_comm_wait(c, &r) == AP_ERR_COMM);
     ap_comm_cancel(c, &s);
