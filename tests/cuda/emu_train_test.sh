@@ -8,6 +8,7 @@ set -u
 mkdir "$TMPDIR/plugin" "$TMPDIR/work"
 cp "$AP_BUILDDIR/tests/cuda/antipode-cuda-emu.so" "$TMPDIR/plugin/antipode-cuda.so" || exit 99
 export ANTIPODE_PLUGINDIR=$TMPDIR/plugin
+unset ANTIPODE_NCCL
 cd "$TMPDIR/work" || exit 99
 tiny_job "$PWD" 3 || exit 99
 failed=0
