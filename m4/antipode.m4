@@ -117,5 +117,5 @@ AC_DEFUN([AP_BASH_COMPLETION], [
 ])
 
 AC_DEFUN([AP_SUMMARY], [
-  AC_MSG_NOTICE([antipode $PACKAGE_VERSION: oneDNN $ap_have_onednn, CUDA $ap_have_cuda, Criterion $ap_have_criterion, sanitizer $enable_sanitizer])
+  AC_MSG_NOTICE([antipode $PACKAGE_VERSION: oneDNN $ap_have_onednn, CUDA $ap_have_cuda, NCCL $ap_have_nccl, Criterion $ap_have_criterion, sanitizer $enable_sanitizer])
 ])

@@ -69,6 +69,28 @@ tests_unit_test_trainer_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS) -DAP_TEST_
 tests_unit_test_trainer_LDADD = $(AP_TRAIN_TEST_LDADD)
 endif
 
+# ---- communicators on devices: without a GPU, on a device and with a library of the tests
+EXTRA_DIST += tests/support/comm_conformance.h tests/support/emu_stream.h tests/support/fake_device.h tests/support/fake_nccl.c
+if AP_HAVE_NCCL
+AP_FAKE_NCCL = tests/support/fake_nccl.so tests/support/fake_nccl_old.so
+check_DATA += $(AP_FAKE_NCCL)
+CLEANFILES += $(AP_FAKE_NCCL)
+AP_FAKE_NCCL_CC = $(MKDIR_P) tests/support && $(CC) -std=gnu17 -fPIC -shared -O2 -g -Wall -Wextra
+tests/support/fake_nccl.so: tests/support/fake_nccl.c tests/support/emu_stream.h
+	$(AM_V_CCLD)$(AP_FAKE_NCCL_CC) -o $@ $(srcdir)/tests/support/fake_nccl.c
+tests/support/fake_nccl_old.so: tests/support/fake_nccl.c tests/support/emu_stream.h
+	$(AM_V_CCLD)$(AP_FAKE_NCCL_CC) -DFAKE_NCCL_OLD -o $@ $(srcdir)/tests/support/fake_nccl.c
+if AP_CRITERION
+check_PROGRAMS += tests/unit/test_comm_nccl
+TESTS += tests/unit/test_comm_nccl
+tests_unit_test_comm_nccl_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS) \
+	-DAP_TEST_FAKE_NCCL='"$(abs_builddir)/tests/support/fake_nccl.so"' \
+	-DAP_TEST_FAKE_NCCL_OLD='"$(abs_builddir)/tests/support/fake_nccl_old.so"'
+tests_unit_test_comm_nccl_LDADD = src/parallel/libap_parallel.la src/plan/libap_plan.la src/backend/libap_backend.la \
+	src/base/libap_base.la $(CRITERION_LIBS) -lpthread -lm
+endif
+endif
+
 # ---- text, loader, prep
 EXTRA_DIST += tests/unit/text_fixture.h
 dist_check_SCRIPTS += tests/cli/prep_test.sh

@@ -45,5 +45,7 @@ struct step_options {
     ap_dtype dtype;
 };
 ap_status bench_step(struct bench *b, const struct step_options *o, struct ap_error *err);
+/* NCCL with one rank, from set-up to abort and renewal. AP_ERR_NOTFOUND with the reason: it cannot be used here. */
+ap_status bench_nccl(struct bench *b, struct ap_error *err);
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * GPU benchmark program, started by bench/gpu/run.
- * usage: gpu BACKEND RESULTS DEVICE-NAME yardsticks | ops | step CONFIG LAYERS SEQUENCES LENGTH STEPS
+ * usage: gpu BACKEND RESULTS DEVICE-NAME yardsticks | ops | nccl | step CONFIG LAYERS SEQUENCES LENGTH STEPS
+ * nccl ends with 77 where there is no NCCL to use.
  * With AP_BENCH_SMALL=1 the shapes are those of a trial run. */
 #include "config.h"
 
@@ -147,6 +148,8 @@ static ap_status run(struct bench *b, int argc, char **argv, struct ap_error *er
         AP_TRY(bench_ops(b, AP_BF16));
         return bench_ops(b, AP_F32);
     }
+    if (strcmp(argv[4], "nccl") == 0)
+        return bench_nccl(b, err);
     return argc == 10 && strcmp(argv[4], "step") == 0 ? run_steps(b, argv + 5, err) : AP_ERR_USAGE;
 }
 
@@ -155,7 +158,7 @@ int main(int argc, char **argv)
     struct bench b = {0};
     struct ap_error err = {0};
     if (argc < 5) {
-        fprintf(stderr, "usage: gpu BACKEND RESULTS DEVICE-NAME yardsticks|ops|step...\n");
+        fprintf(stderr, "usage: gpu BACKEND RESULTS DEVICE-NAME yardsticks|ops|nccl|step...\n");
         return 2;
     }
     b.small = getenv("AP_BENCH_SMALL") != NULL;
@@ -174,5 +177,5 @@ int main(int argc, char **argv)
     ap_backend_close(b.be);
     if (fclose(b.out) != 0)
         return 1;
-    return st == AP_OK ? 0 : 1;
+    return st == AP_OK ? 0 : st == AP_ERR_NOTFOUND ? 77 : 1;
 }

@@ -12,7 +12,7 @@
 #include "base/pool.h"
 #include "base/status.h"
 
-#define AP_BACKEND_ABI 3
+#define AP_BACKEND_ABI 4
 
 struct ap_backend;
 struct ap_trace;  /* base/trace.h */
@@ -30,6 +30,20 @@ enum ap_op_id { AP_OPS(AP_OP_ID) AP_OP_COUNT };
 /* "gemm", ...: static storage. */
 const char *ap_op_name(enum ap_op_id id);
 
+/* What communicators on a device's own memory need (parallel/comm_nccl.h). Each function makes the device current for
+ * the calling thread. */
+struct ap_device_ops {
+    const char
+        *nccl; /* library with NCCL's interface that knows these streams; NULL: none, unless the user names one */
+    ap_status (*name)(struct ap_backend *be, char *buf, size_t size); /* of no other device of this host */
+    void *(*stream_native)(struct ap_stream *s);                      /* what that library takes; borrowed */
+    /* A mark is done when all is done that the stream held when it was set last. */
+    ap_status (*mark_create)(struct ap_backend *be, void **mark_p);
+    void (*mark_destroy)(struct ap_backend *be, void *mark); /* NULL is fine */
+    ap_status (*mark_set)(struct ap_stream *s, void *mark);
+    ap_status (*mark_query)(struct ap_backend *be, void *mark, int *done_p); /* does not block */
+};
+
 /* What a backend library exports. size and abi come first so that a plug-in of another age is refused. */
 struct ap_backend_ops {
     size_t size; /* sizeof(struct ap_backend_ops) */
@@ -46,6 +60,7 @@ struct ap_backend_ops {
     ap_status (*stream_create)(struct ap_backend *be, struct ap_stream **s_p);
     void (*stream_destroy)(struct ap_stream *s);
     ap_status (*stream_sync)(struct ap_stream *s); /* also reports errors of earlier asynchronous work */
+    const struct ap_device_ops *device;            /* NULL on host backends */
     struct ap_op_table ops;
 };
 

@@ -117,7 +117,8 @@ static void main_page(struct ap_strbuf *b)
     ap_strbuf_add(b, EXIT_CODES);
     ap_strbuf_add(b,
                   ".SH ENVIRONMENT\n.TP\n.B ANTIPODE_DATADIR\nFolder that holds models/ and the other shipped inputs, "
-                  "before the usual places.\n.TP\n.B SLURM_SUBMIT_DIR, PBS_O_WORKDIR\nWhere relative paths of a job "
+                  "before the usual places.\n.TP\n.B ANTIPODE_NCCL\nFile of the NCCL library, in place of libnccl.so.2 "
+                  "on the usual path.\n.TP\n.B SLURM_SUBMIT_DIR, PBS_O_WORKDIR\nWhere relative paths of a job "
                   "file start from.\n.SH SEE ALSO\n.BR antipode\\-job (5),\n.BR mpirun (1),\n.BR sbatch (1)\n");
 }
 

@@ -19,6 +19,7 @@
 #include "base/paths.h"
 #include "cli/capture.h"
 #include "cli/verbs.h"
+#include "parallel/nccl_api.h"
 
 #define COMMAND_TIMEOUT_S 60
 #define MIB               (UINT64_C(1) << 20)
@@ -252,6 +253,20 @@ static void check_clock(struct doctor *d, const char *name)
         tell(d, name, GOOD, NULL, "%s", now);
 }
 
+/* Where there is a GPU to use it for, or somebody names a library. */
+static void check_nccl(struct doctor *d, const char *name)
+{
+    struct ap_nccl api = {0};
+    struct ap_error err = {0};
+    char version[32];
+    if (access("/dev/nvidiactl", F_OK) != 0 && getenv(AP_NCCL_ENV) == NULL)
+        return;
+    if (ap_nccl_load("libnccl.so.2", &api, &err) == AP_OK)
+        tell(d, name, GOOD, NULL, "%s", ap_nccl_version_text(api.version, version, sizeof version));
+    else
+        tell(d, name, NOTE, err.hint, "tensors between GPUs go through the host: %s", err.text);
+}
+
 /* The temporary directory first: mpirun makes it where it is missing. */
 static const struct check checks[] = {
     {"program", check_train_program},
@@ -260,6 +275,7 @@ static const struct check checks[] = {
     {"mpirun", check_mpirun},
     {"mpi start", check_mpi_start},
     {"slurm", check_slurm},
+    {"nccl", check_nccl},
     {"processors", check_processors},
     {"open files", check_files},
     {"tasks", check_tasks},

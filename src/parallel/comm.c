@@ -9,8 +9,10 @@
 
 void ap_comm_destroy(struct ap_comm *c)
 {
-    if (c)
-        c->vt->destroy(c);
+    if (!c)
+        return;
+    ap_comm_destroy(c->device);
+    c->vt->destroy(c);
 }
 
 ap_status ap_comm_barrier(struct ap_comm *c)
@@ -80,6 +82,11 @@ ap_status ap_comm_test(struct ap_comm *c, struct ap_comm_request *r, int *done_p
     return c->vt->test(c, r, done_p);
 }
 
+void ap_comm_cancel(struct ap_comm *c, struct ap_comm_request *r)
+{
+    c->vt->cancel(c, r);
+}
+
 ap_status ap_comm_split(struct ap_comm *c, int color, int key, struct ap_comm **out)
 {
     return c->vt->split(c, color, key, out);
@@ -109,7 +116,7 @@ ap_status ap_comm_agree(struct ap_comm *c, ap_status local, int *rank_p, struct 
         else
             ap_error_set(&record.err, local, "rank %d failed: %s", root, ap_status_name(local));
     }
-    AP_TRY(ap_comm_bcast(c, &record, sizeof(record), root));
+    AP_TRY(ap_comm_bcast(c->host ? c->host : c, &record, sizeof(record), root));
     if (err)
         *err = record.err;
     return (ap_status)record.status;

@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Communicators: a vtable with an MPI implementation (comm_mpi.c, the only one that sees mpi.h) and a
- * virtual one (comm_virtual.c: N logical ranks as threads of one process; N = 1 is "self").
+ * Communicators: a vtable with an MPI implementation (comm_mpi.c, the only one that sees mpi.h), a virtual one
+ * (comm_virtual.c: N logical ranks as threads of one process; N = 1 is "self") and NCCL for the memory of GPUs
+ * (comm_nccl.c, over one of the other two).
+ *
+ * Data stands in host memory; a device communicator (`host` is set) takes data of its backend's memory in its place,
+ * but for the values of sum and max, which stay on the host.
  *
  * Every function below, but those of single messages, is collective over the communicator, blocking, and called in the
  * same order by all its ranks, unless stated otherwise. Counts are int64 bytes or elements. Errors: AP_ERR_COMM means
@@ -29,6 +33,7 @@ struct ap_comm_request {
     int state;                      /* virtual */
     int pieces;                     /* mpi */
     uint64_t piece[AP_COMM_PIECES]; /* mpi */
+    void *own;                      /* nccl */
 };
 
 struct ap_comm_ops {
@@ -48,6 +53,7 @@ struct ap_comm_ops {
     ap_status (*recv_start)(struct ap_comm *c, struct ap_comm_request *r);
     ap_status (*wait)(struct ap_comm *c, struct ap_comm_request *r);
     ap_status (*test)(struct ap_comm *c, struct ap_comm_request *r, int *done_p);
+    void (*cancel)(struct ap_comm *c, struct ap_comm_request *r);
     /* New communicator of the ranks with one color, ordered by (key, old rank). color < 0: *out = NULL. */
     ap_status (*split)(struct ap_comm *c, int color, int key, struct ap_comm **out);
     void (*destroy)(struct ap_comm *c); /* not collective */
@@ -57,7 +63,15 @@ struct ap_comm {
     const struct ap_comm_ops *vt;
     int rank, size;
     void *impl;
+    struct ap_comm *device; /* the same ranks, for tensors of a backend: owned; NULL: they go through host memory */
+    struct ap_comm *host;   /* of a device communicator: the same ranks, for host memory; borrowed from it */
 };
+
+/* The one that takes a backend's tensors where they are, or else the one for copies of them in host memory. */
+static inline struct ap_comm *ap_comm_tensors(struct ap_comm *c)
+{
+    return c->device ? c->device : c;
+}
 
 /* A communicator of this process alone. */
 ap_status ap_comm_self(struct ap_comm **c_p);
@@ -73,9 +87,9 @@ ap_status ap_comm_allgatherv(struct ap_comm *c, const void *send, const int64_t 
 ap_status ap_comm_alltoallv(struct ap_comm *c, const void *send, const int64_t *send_bytes, const int64_t *send_off,
                             void *recv, const int64_t *recv_bytes, const int64_t *recv_off);
 /* Point to point: not collective. Messages from one rank to another with one tag arrive in the order of their starts;
- * both sides state the same number of bytes (AP_ERR_BUG or AP_ERR_COMM where not). The data is borrowed until
- * ap_comm_wait, which every started request needs, in any order. A send may complete only once it is received. To
- * oneself is allowed. */
+ * both sides state the same number of bytes (AP_ERR_BUG or AP_ERR_COMM where not; a device communicator is broken
+ * then). The data is borrowed until ap_comm_wait, which every started request needs, in any order. A send may complete
+ * only once it is received. To oneself is allowed. */
 ap_status ap_comm_send_start(struct ap_comm *c, const void *data, int64_t bytes, int to, int tag,
                              struct ap_comm_request *r);
 ap_status ap_comm_recv_start(struct ap_comm *c, void *data, int64_t bytes, int from, int tag,
@@ -83,6 +97,9 @@ ap_status ap_comm_recv_start(struct ap_comm *c, void *data, int64_t bytes, int f
 ap_status ap_comm_wait(struct ap_comm *c, struct ap_comm_request *r);
 /* Does not block: *done_p 1 means that the wait is over, 0 that it is still to come. Not AP_OK: over as well. */
 ap_status ap_comm_test(struct ap_comm *c, struct ap_comm_request *r, int *done_p);
+/* Ends a started request that nobody will wait for; its memory is the caller's again. What was sent may have arrived.
+ * For messages of at most a few hundred bytes, which no transport holds back. */
+void ap_comm_cancel(struct ap_comm *c, struct ap_comm_request *r);
 ap_status ap_comm_split(struct ap_comm *c, int color, int key, struct ap_comm **out);
 /* After work that can fail on some ranks only: every rank gets the status of the lowest rank whose local
  * status is not AP_OK, and *rank_p that rank (-1: all AP_OK); err (if given) is made the same everywhere. */

@@ -199,6 +199,24 @@ static ap_status virtual_start(struct ap_comm *c, struct ap_comm_request *r)
     return AP_OK;
 }
 
+/* Out of the list, if it is still there. Called with the lock. */
+static void withdraw(struct group *g, const struct ap_comm_request *r)
+{
+    struct ap_comm_request **at = &g->first;
+    while (*at && *at != r)
+        at = &(*at)->next;
+    if (*at)
+        *at = r->next;
+}
+
+static void virtual_cancel(struct ap_comm *c, struct ap_comm_request *r)
+{
+    struct group *g = c->impl;
+    pthread_mutex_lock(&g->lock);
+    withdraw(g, r);
+    pthread_mutex_unlock(&g->lock);
+}
+
 static ap_status virtual_wait(struct ap_comm *c, struct ap_comm_request *r)
 {
     struct group *g = c->impl;
@@ -206,11 +224,7 @@ static ap_status virtual_wait(struct ap_comm *c, struct ap_comm_request *r)
     const struct slot *other = &g->slots[r->sends ? r->receiver : r->sender];
     while (r->state == WAITING && !other->left)
         pthread_cond_wait(&g->turn, &g->lock);
-    struct ap_comm_request **at = &g->first;
-    while (*at && *at != r)
-        at = &(*at)->next;
-    if (*at)
-        *at = r->next; /* nobody will come for it */
+    withdraw(g, r); /* nobody will come for it */
     int state = r->state;
     pthread_mutex_unlock(&g->lock);
     return state == DONE ? AP_OK : state == MISMATCH ? AP_ERR_BUG : AP_ERR_COMM;
@@ -293,6 +307,7 @@ static const struct ap_comm_ops virtual_ops = {
     .recv_start = virtual_start,
     .wait = virtual_wait,
     .test = virtual_test,
+    .cancel = virtual_cancel,
     .split = virtual_split,
     .destroy = virtual_destroy,
 };

@@ -9,9 +9,10 @@
 struct ap_exchange {
     struct ap_backend *be;
     struct ap_comm *comm;
+    int direct;      /* comm takes the backend's memory */
     int64_t *counts; /* [4 * size] bytes and offsets of a call */
     uint8_t *host[2];
-    size_t host_bytes[2]; /* device backends */
+    size_t host_bytes[2]; /* else */
 };
 
 ap_status ap_exchange_create(struct ap_backend *be, struct ap_comm *comm, struct ap_exchange **x_p)
@@ -19,7 +20,10 @@ ap_status ap_exchange_create(struct ap_backend *be, struct ap_comm *comm, struct
     struct ap_exchange *x = calloc(1, sizeof(*x));
     if (!x)
         return AP_ERR_NOMEM;
-    *x = (struct ap_exchange){.be = be, .comm = comm, .counts = calloc((size_t)comm->size * 4, sizeof(int64_t))};
+    *x = (struct ap_exchange){.be = be,
+                              .comm = ap_comm_tensors(comm),
+                              .direct = be->vt->is_host || comm->device,
+                              .counts = calloc((size_t)comm->size * 4, sizeof(int64_t))};
     if (!x->counts) {
         ap_exchange_destroy(x);
         return AP_ERR_NOMEM;
@@ -38,10 +42,10 @@ void ap_exchange_destroy(struct ap_exchange *x)
     free(x);
 }
 
-/* Host memory of side `i` (0: out, 1: in) for the tensor's memory: itself on host backends. */
+/* Memory of side `i` (0: out, 1: in) that the communicator takes for the tensor's memory. */
 static uint8_t *host_of(struct ap_exchange *x, int i, void *mem, size_t bytes)
 {
-    if (x->be->vt->is_host)
+    if (x->direct)
         return mem;
     if (bytes > x->host_bytes[i]) {
         uint8_t *more = realloc(x->host[i], bytes);
@@ -60,6 +64,8 @@ static int64_t row_bytes(ap_tensor t)
 
 static ap_status to_host(struct ap_exchange *x, void *host, const void *mem, size_t bytes)
 {
+    if (x->direct && !x->be->vt->is_host)
+        return AP_OK; /* what follows comes behind on the stream */
     if (host != mem && bytes > 0)
         AP_TRY(x->be->vt->copy(x->be->stream, host, mem, bytes));
     return x->be->vt->stream_sync(x->be->stream);

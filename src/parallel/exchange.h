@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Exchange of rows of backend tensors between the ranks of one communicator: what tensor and expert parallel layers
- * need. Device backends go through host memory that grows to the largest call.
+ * need. Device backends go through host memory that grows to the largest call, unless the communicator has a device
+ * side.
  *
  * Rows are those of dense 2-D tensors of one dtype and width; a count of rows is known on every rank it concerns.
  * Every function is collective over the communicator and blocking; sums run in rank order. */

@@ -16,8 +16,9 @@
 
 /* A window under way: messages from and to all peers, the pieces of the own shard that arrive. */
 struct slot {
-    uint8_t *recv, *recv_dev; /* [roots of peers * window]; host, and the copy of device backends in their memory */
-    uint8_t *send;            /* device backends: host [own roots * (size - 1) * window] */
+    uint8_t *recv;     /* [roots of peers * window] in memory that the communicator takes */
+    uint8_t *recv_dev; /* the same in the backend's memory: recv itself, or a copy */
+    uint8_t *send;     /* where gradients cannot leave from where they stand: [own roots * (size - 1) * window] */
     struct ap_comm_request *requests;
     int receives, count; /* of requests: first the receives */
     int64_t at;          /* first element of the window in every shard */
@@ -47,6 +48,8 @@ struct ap_reducer {
     int64_t window;             /* elements */
     struct slot slots[SLOTS_MAX];
     int slot_count;
+    struct ap_comm *tensors; /* of opt.comm */
+    int64_t *counts;         /* device communicators: [4 * size] of an all-to-all */
 };
 
 /* Live buffers at the worst moment, by running the leaf order without memory. */
@@ -86,6 +89,12 @@ static ap_status plan_roots(struct ap_reducer *r)
     return AP_OK;
 }
 
+/* Does the communicator take the backend's memory? */
+static int in_backend(const struct ap_reducer *r)
+{
+    return r->opt.backend->vt->is_host || r->opt.comm->device;
+}
+
 static int own_roots(const struct ap_reducer *r, int rank)
 {
     return r->root_first[rank + 1] - r->root_first[rank];
@@ -104,7 +113,7 @@ static void plan_windows(struct ap_reducer *r)
     }
     int64_t pieces = (int64_t)most * size > all ? (int64_t)most * size : all;
     int64_t slots = STAGING_BYTES / (pieces * MESSAGE_BYTES);
-    r->slot_count = slots < 2 ? 2 : slots > SLOTS_MAX ? SLOTS_MAX : (int)slots;
+    r->slot_count = r->opt.comm->device ? 1 : slots < 2 ? 2 : slots > SLOTS_MAX ? SLOTS_MAX : (int)slots;
     r->window = r->opt.window > 0 ? r->opt.window : STAGING_BYTES / (pieces * es * r->slot_count) / 16 * 16;
     if (r->opt.window <= 0 && r->window < 4096)
         r->window = 4096;
@@ -119,16 +128,18 @@ static ap_status plan_exchange(struct ap_reducer *r)
     struct ap_backend *be = r->opt.backend;
     int size = r->opt.comm->size, own = own_roots(r, r->opt.comm->rank), theirs = r->root_first[size] - own;
     size_t recv = (size_t)(theirs * r->window) * r->es, send = (size_t)(own * (size - 1) * r->window) * r->es;
+    r->counts = calloc((size_t)size * 4, sizeof(*r->counts));
     for (int i = 0; i < r->slot_count; i++) {
         struct slot *s = &r->slots[i];
         s->requests = calloc((size_t)theirs + (size_t)own * (size_t)(size - 1), sizeof(*s->requests));
-        if (!s->requests)
-            return AP_ERR_NOMEM;
         /* Backend memory, so that the additions run on aligned operands. */
         AP_TRY(be->vt->alloc(be, recv, (void **)&s->recv_dev));
-        s->recv = be->vt->is_host ? s->recv_dev : malloc(recv);
-        s->send = be->vt->is_host ? NULL : malloc(send);
-        if (!s->recv || (!be->vt->is_host && !s->send))
+        s->recv = in_backend(r) ? s->recv_dev : malloc(recv);
+        if (!in_backend(r))
+            s->send = malloc(send);
+        else if (r->opt.comm->device && own > 1)
+            AP_TRY(be->vt->alloc(be, send, (void **)&s->send));
+        if (!s->requests || !s->recv || !r->counts || (!in_backend(r) && !s->send))
             return AP_ERR_NOMEM;
     }
     return AP_OK;
@@ -206,6 +217,7 @@ ap_status ap_reducer_create(const struct ap_reducer_options *opt, struct ap_redu
     if (!r)
         return ap_error_set(err, AP_ERR_NOMEM, "out of memory");
     r->opt = *opt;
+    r->tensors = ap_comm_tensors(opt->comm);
     r->es = ap_dtype_size(opt->dtype);
     r->flat = opt->map->begin[size];
     ap_status st = take_added(r);
@@ -238,9 +250,13 @@ void ap_reducer_destroy(struct ap_reducer *r)
             free(s->recv);
         if (s->recv_dev)
             be->vt->release(be, s->recv_dev);
-        free(s->send);
+        if (r->opt.comm->device && s->send)
+            be->vt->release(be, s->send);
+        else
+            free(s->send);
         free(s->requests);
     }
+    free(r->counts);
     free(r->roots);
     free(r->root_first);
     free(r->leaf_begin);
@@ -339,39 +355,72 @@ static uint8_t *own_piece(const struct ap_reducer *r, int j, int i, int64_t at)
     return (uint8_t *)r->buffers[r->stack[j].buffer] + (r->opt.map->begin[i] + at) * (int64_t)r->es;
 }
 
+/* Place of own root j for the k-th rank from here on, whose window has so many bytes. */
+static uint8_t *staged(const struct ap_reducer *r, const struct slot *s, int k, int j, int64_t bytes)
+{
+    return s->send + (k - 1) * r->depth * r->window * (int64_t)r->es + j * bytes;
+}
+
+/* Every own root's part of each peer's shard, in the order of peers that messages are sent in. */
+static ap_status stage_window(struct ap_reducer *r, struct slot *s, int64_t at)
+{
+    struct ap_backend *be = r->opt.backend;
+    int size = r->opt.comm->size, rank = r->opt.comm->rank;
+    for (int k = 1; k < size; k++) {
+        int peer = (rank + k) % size;
+        int64_t bytes = window_length(r, peer, at) * (int64_t)r->es;
+        for (int j = 0; j < r->depth; j++)
+            AP_TRY(be->vt->copy(be->stream, staged(r, s, k, j, bytes), own_piece(r, j, peer, at), (size_t)bytes));
+    }
+    return AP_OK;
+}
+
+/* Device communicators: one operation of the device's library, in the order of its stream. */
+static ap_status all_to_all(struct ap_reducer *r, struct slot *s, int64_t at)
+{
+    int size = r->opt.comm->size, rank = r->opt.comm->rank;
+    int64_t es = (int64_t)r->es, mine = window_length(r, rank, at) * es, place = 0;
+    int64_t *sb = r->counts, *so = sb + size, *rb = so + size, *ro = rb + size;
+    for (int i = 0; i < size; i++) {
+        int64_t n = window_length(r, i, at) * es, turn = (i - rank + size) % size - 1;
+        sb[i] = i == rank ? 0 : r->depth * n;
+        so[i] = s->send ? turn * r->depth * r->window * es : (r->opt.map->begin[i] + at) * es;
+        rb[i] = i == rank ? 0 : own_roots(r, i) * mine;
+        ro[i] = place;
+        place += rb[i];
+    }
+    so[rank] = 0;
+    return ap_comm_alltoallv(r->tensors, s->send ? s->send : r->buffers[r->stack[0].buffer], sb, so, s->recv, rb, ro);
+}
+
 /* Start the messages of the window at `at`: every own root's part of each peer's shard, straight from its buffer on
  * host backends; the parts of the own shard from all peers. */
 static ap_status post(struct ap_reducer *r, struct slot *s, int64_t at)
 {
-    struct ap_backend *be = r->opt.backend;
     struct ap_comm *comm = r->opt.comm;
     int size = comm->size, rank = comm->rank;
-    int64_t es = (int64_t)r->es, mine = window_length(r, rank, at) * es, place = 0, staged = 0;
+    int64_t es = (int64_t)r->es, mine = window_length(r, rank, at) * es, place = 0;
     s->at = at;
-    s->count = 0;
+    s->count = s->receives = 0;
+    if (s->send)
+        AP_TRY(stage_window(r, s, at));
+    if (comm->device)
+        return all_to_all(r, s, at);
     for (int i = 0; i < size; i++) {
-        for (int j = 0; i != rank && j < own_roots(r, i); j++, place += r->window * es) {
+        for (int j = 0; i != rank && j < own_roots(r, i); j++, place += mine) {
             if (mine > 0)
                 AP_TRY(ap_comm_recv_start(comm, s->recv + place, mine, i, TAG, &s->requests[s->count++]));
         }
     }
     s->receives = s->count;
-    for (int k = 1; k < size && s->send; k++) {
-        int to = (rank + k) % size;
-        for (int j = 0; j < r->depth; j++, staged += r->window * es)
-            AP_TRY(be->vt->copy(be->stream, s->send + staged, own_piece(r, j, to, at),
-                                (size_t)(window_length(r, to, at) * es)));
-    }
-    AP_TRY(be->vt->stream_sync(be->stream));
-    staged = 0;
+    AP_TRY(r->opt.backend->vt->stream_sync(r->opt.backend->stream));
     for (int k = 1; k < size; k++) {
         int to = (rank + k) % size;
         int64_t bytes = window_length(r, to, at) * es;
         for (int j = 0; j < r->depth && bytes > 0; j++) {
-            const uint8_t *from = s->send ? s->send + staged + j * r->window * es : own_piece(r, j, to, at);
+            const uint8_t *from = s->send ? staged(r, s, k, j, bytes) : own_piece(r, j, to, at);
             AP_TRY(ap_comm_send_start(comm, from, bytes, to, TAG, &s->requests[s->count++]));
         }
-        staged += r->depth * r->window * es;
     }
     return AP_OK;
 }
@@ -389,7 +438,7 @@ static uint8_t *piece_of(const struct ap_reducer *r, const struct slot *s, int r
     int rank = r->opt.comm->rank, first = r->root_first[rank], own = own_roots(r, rank);
     if (root >= first && root < first + own)
         return own_piece(r, root - first, rank, s->at);
-    return s->recv_dev + (root < first ? root : root - own) * r->window * (int64_t)r->es;
+    return s->recv_dev + (root < first ? root : root - own) * window_length(r, rank, s->at) * (int64_t)r->es;
 }
 
 /* Sum of the node over the window, left in `to`, or where that is NULL in the piece of its first root; *root_p walks
@@ -424,7 +473,7 @@ static ap_status complete(struct ap_reducer *r, struct slot *s)
     AP_TRACE_TRY(be->trace, "reduce", "exchange", NULL, 0, wait_for(r, s, 0, s->receives));
     if (n > 0) {
         if (s->recv != s->recv_dev)
-            AP_TRY(be->vt->copy(be->stream, s->recv_dev, s->recv, (size_t)(theirs * r->window) * r->es));
+            AP_TRY(be->vt->copy(be->stream, s->recv_dev, s->recv, (size_t)(theirs * n) * r->es));
         AP_TRY(combine(r, s, (struct ap_tree_node){0, r->opt.leaves}, &root, n, own_piece(r, 0, rank, s->at), &sum));
     }
     return wait_for(r, s, s->receives, s->count);
@@ -458,14 +507,14 @@ struct ap_gatherer {
     const struct ap_shard_map *map;
     ap_dtype dtype;
     int64_t *bytes; /* [size] of each shard */
-    uint8_t *host;  /* device backends with peers: the flat buffer */
+    uint8_t *host;  /* device backends with peers, without a device communicator: the flat buffer */
 };
 
 ap_status ap_gatherer_create(struct ap_backend *be, struct ap_comm *comm, const struct ap_shard_map *map,
                              ap_dtype dtype, struct ap_gatherer **g_p)
 {
     int64_t es = (int64_t)ap_dtype_size(dtype);
-    int staged = !be->vt->is_host && comm->size > 1;
+    int staged = !be->vt->is_host && comm->size > 1 && !comm->device;
     struct ap_gatherer *g = calloc(1, sizeof(*g));
     if (!g)
         return AP_ERR_NOMEM;
@@ -505,6 +554,6 @@ ap_status ap_gatherer_run(struct ap_gatherer *g, ap_tensor flat)
         AP_TRY(be->vt->copy(be->stream, host + begin, mem + begin, (size_t)g->bytes[rank]));
         AP_TRY(be->vt->stream_sync(be->stream));
     }
-    AP_TRY(ap_comm_allgatherv(g->comm, host + begin, g->bytes, host));
+    AP_TRY(ap_comm_allgatherv(ap_comm_tensors(g->comm), host + begin, g->bytes, host));
     return host != mem ? be->vt->copy(be->stream, mem, host, (size_t)(g->map->begin[size] * es)) : AP_OK;
 }

@@ -66,6 +66,8 @@ struct ap_job {
     struct {
         int64_t data, tensor, pipeline, expert; /* AP_AUTO or N */
         int schedule;                           /* enum ap_pipeline_schedule */
+        int device_comm;                        /* enum ap_mesh_path of parallel/mesh_device.h */
+        double device_timeout;                  /* s */
     } parallel;
     struct {
         char *dir;

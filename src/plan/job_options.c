@@ -352,6 +352,25 @@ static const struct ap_option options[] = {
          "Order of the work on a pipeline. zero-bubble: the gradients of the weights are put off until a stage would "
          "wait; it needs more memory and does not go with recompute. auto is 1f1b, unless a plan says otherwise."},
 
+    {.key = "parallel.device_comm",
+     .kind = AP_OPT_CHOICE,
+     .offset = AT(parallel.device_comm),
+     .fallback = "auto",
+     .choices = "auto|mpi|nccl",
+     .doc =
+         "How tensors travel between GPUs: nccl from one to the other, mpi through the memory of the host; auto takes "
+         "nccl where its library is there and every rank has a GPU of its own, else mpi with a notice of the reason. "
+         "The bits are the same. Without meaning on the CPU backends."},
+    {.key = "parallel.device_timeout",
+     .kind = AP_OPT_REAL,
+     .offset = AT(parallel.device_timeout),
+     .fallback = "600",
+     .min = 1,
+     .max = 86400,
+     .unit = "s",
+     .doc = "With nccl: how long one exchange between GPUs may take before the run ends with an error; longer than the "
+            "ranks ever wait for each other."},
+
     {.key = "checkpoint.dir",
      .kind = AP_OPT_PATH,
      .offset = AT(checkpoint.dir),

@@ -16,8 +16,10 @@ struct ap_runner {
     struct ap_stage *stage;
     struct ap_pipe_schedule *schedule; /* borrowed from the stage */
     struct ap_comm *pipe;
+    int on_device;                                   /* pipe takes the backend's memory */
+    int connected;                                   /* its first messages have passed */
     int64_t bytes;                                   /* of a message */
-    uint8_t *buffers[AP_PIPE_FLOWS];                 /* [schedule->buffers[flow]] messages, host memory */
+    uint8_t *buffers[AP_PIPE_FLOWS];                 /* [schedule->buffers[flow]] messages in memory that pipe takes */
     struct ap_comm_request *requests[AP_PIPE_FLOWS]; /* likewise */
     uint8_t *state[AP_PIPE_FLOWS];                   /* likewise: enum request_state */
     /* of the running step */
@@ -28,20 +30,30 @@ struct ap_runner {
     int64_t *loads;
 };
 
+static ap_status make_buffers(struct ap_runner *r, int flow, size_t bytes)
+{
+    struct ap_backend *be = r->stage->be;
+    if (r->on_device)
+        return be->vt->alloc(be, bytes, (void **)&r->buffers[flow]);
+    r->buffers[flow] = malloc(bytes);
+    return r->buffers[flow] ? AP_OK : AP_ERR_NOMEM;
+}
+
 ap_status ap_runner_create(struct ap_stage *stage, struct ap_runner **r_p, struct ap_error *err)
 {
     struct ap_runner *r = calloc(1, sizeof(*r));
     if (!r)
         return ap_error_set(err, AP_ERR_NOMEM, "out of memory");
-    *r = (struct ap_runner){.stage = stage, .schedule = stage->schedule, .pipe = stage->mesh->axis[AP_AXIS_PIPE]};
+    struct ap_comm *pipe = stage->mesh->axis[AP_AXIS_PIPE];
+    *r = (struct ap_runner){
+        .stage = stage, .schedule = stage->schedule, .pipe = ap_comm_tensors(pipe), .on_device = pipe->device != NULL};
     r->bytes = ap_model_own_tokens(stage->chunks[0].model) * stage->hidden * (int64_t)ap_dtype_size(stage->dtype);
     for (int f = 0; f < AP_PIPE_FLOWS; f++) {
         /* one at least, for evaluation */
         size_t n = (size_t)(r->schedule->buffers[f] > 0 ? r->schedule->buffers[f] : r->pipe->size > 1);
         r->requests[f] = calloc(n + 1, sizeof(*r->requests[f]));
         r->state[f] = calloc(n + 1, sizeof(*r->state[f]));
-        r->buffers[f] = malloc(n * (size_t)r->bytes + 1);
-        if (!r->requests[f] || !r->state[f] || !r->buffers[f]) {
+        if (!r->requests[f] || !r->state[f] || make_buffers(r, f, n * (size_t)r->bytes + 1) != AP_OK) {
             ap_error_set(err, AP_ERR_NOMEM, "no memory for messages of %lld bytes between stages", (long long)r->bytes);
             ap_runner_destroy(r);
             return AP_ERR_NOMEM;
@@ -55,8 +67,12 @@ void ap_runner_destroy(struct ap_runner *r)
 {
     if (!r)
         return;
+    struct ap_backend *be = r->stage->be;
     for (int f = 0; f < AP_PIPE_FLOWS; f++) {
-        free(r->buffers[f]);
+        if (r->on_device && r->buffers[f])
+            be->vt->release(be, r->buffers[f]);
+        else
+            free(r->buffers[f]);
         free(r->requests[f]);
         free(r->state[f]);
     }
@@ -214,6 +230,56 @@ static ap_status execute(struct ap_runner *r, const struct ap_pipe_event *e)
     return AP_OK;
 }
 
+/* One direction to or from a neighbour with one tag. */
+struct lane {
+    int what, peer, tag, flow; /* what: AP_PIPE_SEND_START or AP_PIPE_RECV_START */
+    struct ap_comm_request request;
+};
+
+static int find_lanes(const struct ap_runner *r, struct lane *list, int most)
+{
+    int n = 0;
+    for (int64_t i = 0; i < r->schedule->event_count && n < most; i++) {
+        const struct ap_pipe_event *e = &r->schedule->events[i];
+        int k = 0;
+        if (e->what != AP_PIPE_SEND_START && e->what != AP_PIPE_RECV_START)
+            continue;
+        while (k < n && (list[k].what != (int)e->what || list[k].peer != e->peer || list[k].tag != e->tag))
+            k++;
+        if (k == n)
+            list[n++] = (struct lane){.what = e->what, .peer = e->peer, .tag = e->tag, .flow = e->flow};
+    }
+    return n;
+}
+
+/* The first message of a direction and tag on a device communicator is moved on by the ranks' calls to it alone, later
+ * ones by the devices. Were it one of the schedule's, ranks of a stage that wait for each other in another communicator
+ * could keep it from a stage that the others wait for. So one byte goes ahead on each. Collective over the pipe. */
+static ap_status connect(struct ap_runner *r)
+{
+    int most = AP_PIPE_FLOWS * r->stage->chunk_count;
+    struct lane *list = calloc((size_t)most, sizeof(*list));
+    if (!list)
+        return AP_ERR_NOMEM;
+    int n = find_lanes(r, list, most);
+    ap_status st = AP_OK;
+    for (int i = 0; i < n; i++) {
+        struct lane *l = &list[i];
+        uint8_t *byte = r->buffers[l->flow];
+        ap_status one = l->what == AP_PIPE_SEND_START
+                            ? ap_comm_send_start(r->pipe, byte, 1, l->peer, l->tag, &l->request)
+                            : ap_comm_recv_start(r->pipe, byte, 1, l->peer, l->tag, &l->request);
+        st = st == AP_OK ? one : st;
+    }
+    for (int i = 0; i < n; i++) {
+        ap_status one = ap_comm_wait(r->pipe, &list[i].request);
+        st = st == AP_OK ? one : st;
+    }
+    free(list);
+    r->connected = st == AP_OK;
+    return st;
+}
+
 ap_status ap_runner_train(struct ap_runner *r, const struct ap_batches *batches, const struct ap_loss_weights *lw,
                           ap_tensor router_bias, struct ap_leaf_result *results, int64_t *loads)
 {
@@ -223,6 +289,8 @@ ap_status ap_runner_train(struct ap_runner *r, const struct ap_batches *batches,
     r->results = results;
     r->loads = loads;
     memset(results, 0, (size_t)(r->stage->hi - r->stage->lo) * sizeof(*results));
+    if (r->on_device && !r->connected)
+        AP_TRY(connect(r));
     for (int64_t i = 0; i < r->schedule->event_count; i++)
         AP_TRY(execute(r, &r->schedule->events[i]));
     return AP_OK;

@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/io.h"
 #include "base/json.h"
+#include "parallel/mesh_device.h"
 #include "parallel/tree.h"
 #include "train/peak.h"
 #include "train/trainer_impl.h"
@@ -230,14 +231,26 @@ static ap_status open_buffers(struct ap_trainer *t, struct ap_error *err)
     return AP_OK;
 }
 
-/* The local part of each rank. */
-static ap_status open_rank(struct ap_trainer *t, struct ap_error *err)
+/* The local parts of each rank: before and after the ranks' devices are joined. */
+static ap_status open_device(struct ap_trainer *t, struct ap_error *err)
 {
     AP_TRY(open_data(t, err));
     AP_TRY(ap_pool_create(t->threads, &t->pool, err));
-    AP_TRY(ap_backend_open(t->backend_name, t->opt.node_rank, t->pool, &t->be, err));
+    return ap_backend_open(t->backend_name, t->opt.node_rank, t->pool, &t->be, err);
+}
+
+static ap_status open_work(struct ap_trainer *t, struct ap_error *err)
+{
     AP_TRY(open_model(t, err));
     return open_buffers(t, err);
+}
+
+static ap_status open_rank(struct ap_trainer *t, struct ap_error *err)
+{
+    AP_TRY(ap_comm_agree(t->comm, open_device(t, err), NULL, err));
+    AP_TRY(ap_mesh_attach(t->mesh, t->be, (enum ap_mesh_path)t->job->parallel.device_comm,
+                          t->job->parallel.device_timeout, err));
+    return ap_comm_agree(t->comm, open_work(t, err), NULL, err);
 }
 
 /* All ranks at once, so that shared processors count as shared; the better of two sizes, since a plain kernel
@@ -378,7 +391,7 @@ ap_status ap_trainer_setup(struct ap_trainer *t, struct ap_error *err)
     t->threads = choice.threads;
     AP_TRY(ap_trainer_plan(t, err));
     AP_TRY(ap_environment_gather(t->comm, t->opt.mpi_version, &t->env));
-    AP_TRY(ap_comm_agree(t->comm, open_rank(t, err), NULL, err));
+    AP_TRY(open_rank(t, err));
     AP_TRY(open_store(t, err));
     AP_TRY(open_times(t, err));
     AP_TRY(measure_peak(t, err));
@@ -405,6 +418,7 @@ void ap_trainer_teardown(struct ap_trainer *t)
         ap_router_bias_destroy(t->bias);
         ap_runner_destroy(t->runner);
         ap_stage_destroy(t->stage);
+        ap_mesh_detach(t->mesh);
         ap_backend_close(t->be);
     }
     ap_mesh_destroy(t->mesh);

@@ -5,7 +5,9 @@
 set -u
 run=$AP_SRCDIR/bench/gpu/run
 failed=0
-CFLAGS=-O1 AP_BENCH_COMPAT=1 "$run" --small --work "$TMPDIR/gpu" --plugin "$AP_BUILDDIR/tests/cuda/antipode-cuda-emu.so" --skip parity \
+nccl=$AP_BUILDDIR/tests/support/fake_nccl.so
+[ -e "$nccl" ] || nccl=/nowhere
+ANTIPODE_NCCL=$nccl CFLAGS=-O1 AP_BENCH_COMPAT=1 "$run" --small --work "$TMPDIR/gpu" --plugin "$AP_BUILDDIR/tests/cuda/antipode-cuda-emu.so" --skip parity \
     --out "$TMPDIR/result.json" > "$TMPDIR/log" 2>&1 || { echo "not ok: code $?"; cat "$TMPDIR/log"; exit 1; }
 [ "$(jq '.passed' "$TMPDIR/result.json")" = true ] || { echo 'not ok: passed is not true'; failed=1; }
 for filter in '[.results[] | select(.section == "op" and .dtype == "bf16")] | length >= 20' \
@@ -15,9 +17,16 @@ for filter in '[.results[] | select(.section == "op" and .dtype == "bf16")] | le
     '[.results[] | select(.outcome == "skipped on request")] | length == 1' '.small_shapes == true'; do
     [ "$(jq "$filter" "$TMPDIR/result.json")" = true ] || { echo "not ok: $filter"; failed=1; }
 done
+# NCCL with the stand-in of the tests (where configure has it), and without a library.
+if [ "$nccl" = /nowhere ]; then
+    filter='[.results[] | select(.section == "part" and .name == "nccl on one rank" and (.outcome | contains("NCCL does not load")))] | length == 1'
+else
+    filter='[.results[] | select(.section == "nccl" and .outcome == "passed" and .library == "NCCL 2.28.9")] | length == 1'
+fi
+[ "$(jq "$filter" "$TMPDIR/result.json")" = true ] || { echo "not ok: $filter"; failed=1; }
 # A device whose work fails must show as a failure in code and result.
 ANTIPODE_EMU_FAULT=40 AP_BENCH_COMPAT=1 CFLAGS=-O1 "$run" --small --work "$TMPDIR/gpu" --plugin "$AP_BUILDDIR/tests/cuda/antipode-cuda-emu.so" \
-    --skip parity --skip golden --out "$TMPDIR/bad.json" > "$TMPDIR/log" 2>&1
+    --skip parity --skip golden --skip nccl --out "$TMPDIR/bad.json" > "$TMPDIR/log" 2>&1
 code=$?
 if [ $code != 1 ] || [ "$(jq '.passed' "$TMPDIR/bad.json")" != false ]; then
     echo 'not ok: a failing device went unnoticed'

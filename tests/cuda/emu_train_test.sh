@@ -8,6 +8,7 @@ set -u
 mkdir "$TMPDIR/plugin" "$TMPDIR/work"
 cp "$AP_BUILDDIR/tests/cuda/antipode-cuda-emu.so" "$TMPDIR/plugin/antipode-cuda.so" || exit 99
 export ANTIPODE_PLUGINDIR=$TMPDIR/plugin
+unset ANTIPODE_NCCL
 cd "$TMPDIR/work" || exit 99
 tiny_job "$PWD" 3 || exit 99
 failed=0
@@ -55,14 +56,52 @@ if [ -z "$(hash_of two)" ] || [ "$(hash_of two)" != "$(hash_of again)" ]; then
 fi
 [ "$(hash_of one)" = "$(hash_of two)" ] || bad 'one and two devices do not give the same bits'
 
+# Tensors from device to device by NCCL's calls (a stand-in for its library): the bits of the way through the host. by_nccl
+# NAME SET...: a run on two devices, and what its ranks sent.
+nccl=$AP_BUILDDIR/tests/support/fake_nccl.so
+by_nccl()
+{
+    local name=$1
+    shift
+    ANTIPODE_NCCL=$nccl AP_FAKE_NCCL_LOG=$PWD/$name.bytes train 2 "$name" "$@" || { cat "$name.log"; bad "$name"; }
+    grep -q 'tensors travel between the devices by NCCL 2.28.9' "$name.log" || bad "$name: NCCL is not named"
+    # Both ranks, and more than the set-up could send.
+    [ "$(awk '$1 > 100000' "$name.bytes" | wc -l)" = 2 ] || bad "$name: bytes sent by NCCL: $(tr '\n' ' ' < "$name.bytes")"
+}
+if [ -e "$nccl" ]; then
+    for axis in tensor expert pipeline; do
+        by_nccl "nccl-$axis" backend=cuda parallel.device_comm=nccl parallel.$axis=2
+        if [ -z "$(hash_of "nccl-$axis")" ] || [ "$(hash_of "nccl-$axis")" != "$(hash_of "$axis")" ]; then
+            bad "$axis parallel: other bits by NCCL: $(hash_of "nccl-$axis"), not $(hash_of "$axis")"
+        fi
+    done
+    ANTIPODE_NCCL=$nccl AP_FAKE_NCCL=stall@1 train 2 stall backend=cuda parallel.device_timeout=1
+    [ $? = 6 ] || bad "a peer that does not come: $(tail -n 3 stall.log)"
+    grep -q 'NCCL: .* did not end within 1 s' stall.log || bad "a peer that does not come: $(tail -n 3 stall.log)"
+    train 2 host backend=cpu parallel.device_comm=nccl
+    [ $? = 3 ] || bad 'NCCL on CPUs: the code is not 3'
+    grep -q 'parallel.device_comm is nccl, but backend cpu' host.log || bad "NCCL on CPUs: $(tail -n 3 host.log)"
+    ANTIPODE_NCCL=/nowhere/libnccl.so.2 train 2 nolib backend=cuda parallel.device_comm=nccl
+    [ $? = 4 ] || bad 'no NCCL library: the code is not 4'
+    grep -q 'NCCL does not load: .*/nowhere' nolib.log || bad "no NCCL library: $(tail -n 3 nolib.log)"
+    grep -q 'through host memory: there is no NCCL for this kind of device' two.log || bad 'auto does not say why it takes the host'
+else
+    train 2 without backend=cuda parallel.device_comm=nccl && bad 'NCCL was accepted in a build without it'
+    grep -q 'this build is without NCCL' without.log || bad "a build without NCCL: $(tail -n 3 without.log)"
+    by_nccl()
+    {
+        train 2 "$@" || { cat "$1.log"; bad "$1"; }
+    }
+fi
+
 # Stopped after two steps and taken up again from its checkpoint: the bits of the run that was not stopped.
 train 1 part backend=cuda train_steps=2 || bad 'the first part'
 mv part.log part1.log
 train 1 part backend=cuda || { cat part.log; bad 'the second part'; }
 [ "$(hash_of part)" = "$(hash_of one)" ] || bad 'a resumed run ends in other weights'
 
-# auto takes the devices where every rank has one, and a run that began on them stays there.
-train 2 auto backend=auto || { cat auto.log; bad 'backend auto on two devices'; }
+# auto takes the devices where every rank has one, and NCCL between them, and a run that began on them stays there.
+by_nccl auto backend=auto
 grep -q 'backend cuda' auto.log || bad "auto with a device for each rank: $(grep 'backend ' auto.log)"
 [ "$(hash_of auto)" = "$(hash_of two)" ] || bad 'auto and cuda end in different weights'
 train 3 auto3 backend=auto batch.global_sequences=6 || { cat auto3.log; bad 'backend auto with too few devices'; }

@@ -2,7 +2,7 @@
 # The CUDA backend without a GPU: its kernels compiled as C++ against an emulator, as a plug-in of its own that
 # is never installed; the operation harness and the golden numbers run on it.
 AP_EMU_CPP = tests/cuda/emu/emu_lt.cpp tests/cuda/emu/emu_runtime.cpp tests/cuda/emu/emu_sched.cpp
-AP_EMU_H = tests/cuda/emu/emu.h tests/cuda/emu/emu_lt.h tests/cuda/emu/emu_state.h
+AP_EMU_H = tests/support/emu_stream.h tests/cuda/emu/emu.h tests/cuda/emu/emu_lt.h tests/cuda/emu/emu_state.h
 EXTRA_DIST += $(AP_EMU_CPP) $(AP_EMU_H) tests/cuda/emu_test.cpp
 
 check_PROGRAMS += tests/cuda/golden tests/cuda/open_backend

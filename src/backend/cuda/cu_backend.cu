@@ -190,6 +190,61 @@ static ap_status cuda_stream_sync(struct ap_stream *stream)
     return e == cudaSuccess ? AP_OK : cu_failed("work on the device", e);
 }
 
+static ap_status device_name(struct ap_backend *be, char *buf, size_t size)
+{
+    AP_TRY(use(be));
+    cudaError_t e = cudaDeviceGetPCIBusId(buf, (int)size, be->device);
+    return e == cudaSuccess ? AP_OK : cu_failed("name of the device", e);
+}
+
+static void *stream_native(struct ap_stream *stream)
+{
+    return use(stream->backend) == AP_OK ? ((struct cu_stream *)stream)->id : NULL;
+}
+
+static ap_status mark_create(struct ap_backend *be, void **mark_p)
+{
+    cudaEvent_t event = NULL;
+    AP_TRY(use(be));
+    cudaError_t e = cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
+    if (e != cudaSuccess)
+        return cu_failed("event", e);
+    *mark_p = event;
+    return AP_OK;
+}
+
+static void mark_destroy(struct ap_backend *be, void *mark)
+{
+    if (mark && use(be) == AP_OK)
+        (void)cudaEventDestroy((cudaEvent_t)mark);
+}
+
+static ap_status mark_set(struct ap_stream *stream, void *mark)
+{
+    AP_TRY(use(stream->backend));
+    cudaError_t e = cudaEventRecord((cudaEvent_t)mark, ((struct cu_stream *)stream)->id);
+    return e == cudaSuccess ? AP_OK : cu_failed("event", e);
+}
+
+static ap_status mark_query(struct ap_backend *be, void *mark, int *done_p)
+{
+    AP_TRY(use(be));
+    cudaError_t e = cudaEventQuery((cudaEvent_t)mark);
+    if (e != cudaSuccess && e != cudaErrorNotReady)
+        return cu_failed("work on the device", e);
+    *done_p = e == cudaSuccess;
+    return AP_OK;
+}
+
+static const struct ap_device_ops device_ops = {
+#ifdef AP_CUDA_EMU
+    NULL, /* a real library would take the emulator's streams for its own */
+#else
+    "libnccl.so.2",
+#endif
+    device_name, stream_native, mark_create, mark_destroy, mark_set, mark_query,
+};
+
 ap_status cu_scratch(struct cu_stream *s, size_t size, void **mem_p)
 {
     if (size > s->scratch_size) {
@@ -239,6 +294,7 @@ static const struct ap_backend_ops table = {
     cuda_stream_create,
     cuda_stream_destroy,
     cuda_stream_sync,
+    &device_ops,
     {AP_OPS(CU_SLOT)},
 };
 #undef CU_SLOT

@@ -221,7 +221,8 @@ ap_status cu_gemm(struct cu_stream *s, const struct ap_gemm_args *a)
     if (st != CUBLAS_STATUS_SUCCESS) {
         ap_error_log("cuda: product of %lld x %lld x %lld: cuBLASLt status %d", (long long)m, (long long)n,
                      (long long)k, (int)st);
-        return AP_ERR_ENV;
+        cudaError_t e = cudaStreamSynchronize(s->id); /* what is behind it, where the device itself has failed */
+        return e == cudaSuccess ? AP_ERR_ENV : cu_failed("gemm", e);
     }
     return cu_launched("gemm");
 }

@@ -3,17 +3,16 @@
  * errors are sticky as on a device. */
 #include "emu_state.h"
 
+#include <sched.h>
 #include <string>
+
+#include "../../support/emu_stream.h"
 
 #define GUARD        64
 #define GUARD_BYTE   0x5a
 #define SMEM_DEFAULT 49152
 #define SMEM_OPTIN   232448 /* Hopper: 227 KiB */
 #define MAX_DEVICES  2
-
-struct emu_stream_st {
-    int device;
-};
 
 namespace
 {
@@ -81,11 +80,20 @@ void emu_check_guards(const char *kernel)
     }
 }
 
-cudaError_t emu_stream_ok(cudaStream_t s)
+static cudaError_t usable(cudaStream_t s)
 {
     if (R.broken != cudaSuccess)
         return R.broken;
     return s && s->device == R.device ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+/* Work comes behind what the stream holds already: here that is waited for. */
+cudaError_t emu_stream_ok(cudaStream_t s)
+{
+    cudaError_t e = usable(s);
+    while (e == cudaSuccess && s->busy && s->busy(s->work))
+        sched_yield();
+    return e;
 }
 
 size_t emu_dynamic_limit(const void *kernel)
@@ -195,7 +203,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned flags)
 {
     if (flags != cudaStreamNonBlocking)
         return note(cudaErrorInvalidValue);
-    *s = new emu_stream_st{R.device};
+    *s = new emu_stream_st{R.device, NULL, NULL, 0, 0};
     return cudaSuccess;
 }
 
@@ -208,6 +216,43 @@ cudaError_t cudaStreamDestroy(cudaStream_t s)
 cudaError_t cudaStreamSynchronize(cudaStream_t s)
 {
     return note(emu_stream_ok(s));
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned flags)
+{
+    if (flags != cudaEventDisableTiming)
+        return note(cudaErrorInvalidValue);
+    *e = new emu_event_st{NULL, 0};
+    return note(R.broken);
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t e)
+{
+    delete e;
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s)
+{
+    cudaError_t ok = usable(s);
+    if (ok == cudaSuccess)
+        *e = emu_event_st{s, s->submitted};
+    return note(ok);
+}
+
+cudaError_t cudaEventQuery(cudaEvent_t e)
+{
+    if (R.broken != cudaSuccess || !e->stream)
+        return note(R.broken);
+    if (e->stream->busy)
+        (void)e->stream->busy(e->stream->work);
+    return e->stream->completed >= e->at ? cudaSuccess : cudaErrorNotReady; /* no error that stays */
+}
+
+cudaError_t cudaDeviceGetPCIBusId(char *name, int size, int device)
+{
+    int n = snprintf(name, (size_t)size, "0000:%02x:00.0", (unsigned)device);
+    return note(n < size ? cudaSuccess : cudaErrorInvalidValue);
 }
 
 cudaError_t cudaGetLastError(void)
@@ -234,6 +279,8 @@ const char *cudaGetErrorString(cudaError_t e)
         return "no CUDA-capable device is detected";
     case cudaErrorInvalidDevice:
         return "invalid device ordinal";
+    case cudaErrorNotReady:
+        return "device not ready";
     case cudaErrorIllegalAddress:
         return "an illegal memory access was encountered";
     case cudaErrorLaunchFailure:
