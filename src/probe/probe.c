@@ -207,8 +207,25 @@ static ap_status play(struct ap_probe_run *run, const struct ap_probe_phase *pha
     return AP_OK;
 }
 
+static enum ap_probe_step step_of(const struct ap_probe_run *run, enum ap_probe_sample_kind kind)
+{
+    switch (kind) {
+    case AP_PROBE_NEAR:
+    case AP_PROBE_FAR:
+        return AP_PROBE_STEP_TRIPS;
+    case AP_PROBE_NODE:
+    case AP_PROBE_SITE:
+        return AP_PROBE_STEP_INSIDE;
+    case AP_PROBE_WAN:
+        return run->thorough ? AP_PROBE_STEP_AGAIN : AP_PROBE_STEP_WAN;
+    default:
+        return AP_PROBE_STEP_LOAD;
+    }
+}
+
 static ap_status run_phase(struct ap_probe_run *run, const struct ap_probe_phase *phase, enum ap_probe_sample_kind kind)
 {
+    double begin = run->net->vt->now(run->net);
     char *states = calloc((size_t)run->net->locals, phase->size);
     if (states == NULL)
         return AP_ERR_NOMEM;
@@ -216,12 +233,15 @@ static ap_status run_phase(struct ap_probe_run *run, const struct ap_probe_phase
     for (int i = 0; i < run->net->locals && phase->end != NULL; i++)
         phase->end(state_at(states, phase, i));
     free(states);
+    run->res->spent[step_of(run, kind)] += run->net->vt->now(run->net) - begin;
     return status;
 }
 
 static ap_status share(struct ap_probe_run *run)
 {
+    double begin = run->net->vt->now(run->net);
     ap_status status = run->net->vt->share(run->net, &run->res->samples, &run->res->count);
+    run->res->spent[AP_PROBE_STEP_SHARE] += run->net->vt->now(run->net) - begin;
     run->room = run->res->count; /* the array is another one */
     return status;
 }

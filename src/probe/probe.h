@@ -93,11 +93,23 @@ struct ap_probe_site_caps {
     double sum_out, sum_in; /* what its pairs reach one by one, together */
 };
 
+/* What a probe does, one after the other. */
+enum ap_probe_step {
+    AP_PROBE_STEP_TRIPS,  /* round trips between nodes, if sites are to be found, and between sites, and guesses */
+    AP_PROBE_STEP_INSIDE, /* nodes, then sites */
+    AP_PROBE_STEP_WAN,    /* every pair of sites once */
+    AP_PROBE_STEP_AGAIN,  /* those that left a doubt */
+    AP_PROBE_STEP_LOAD,
+    AP_PROBE_STEP_SHARE, /* everybody is told */
+    AP_PROBE_STEPS
+};
+
 struct ap_probe_result {
     struct ap_probe_sample *samples;
     int64_t count;
     struct ap_probe_site_caps *caps; /* [sites] */
     double seconds;                  /* that the measurement took, by the clock of the network */
+    double spent[AP_PROBE_STEPS];    /* of it; other processes may have spent it differently */
 };
 
 /* Collective over the ranks of the network. places->sites and site are filled in where they were to be found. The

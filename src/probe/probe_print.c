@@ -26,6 +26,19 @@ static void counted(char *buf, size_t size, const struct ap_topology *t)
              t->node_count == 1 ? "node" : "nodes", t->site_count, t->site_count == 1 ? "site" : "sites");
 }
 
+/* By enum ap_probe_step, for people and for JSON. */
+static const char *const steps[AP_PROBE_STEPS][2] = {
+    {"round trips", "trips"}, {"inside of sites", "inside"}, {"between sites", "wan"},
+    {"again", "again"},       {"under load", "load"},        {"telling all", "share"}};
+
+static void print_spent(const struct ap_probe_report *r, struct ap_strbuf *b)
+{
+    ap_strbuf_add(b, "seconds:");
+    for (int i = 0; i < AP_PROBE_STEPS; i++)
+        ap_strbuf_addf(b, "%s %s %.1f", i > 0 ? "," : "", steps[i][0], r->result->spent[i]);
+    ap_strbuf_add(b, "\n");
+}
+
 struct level {
     const char *name, *key;
     int rtt_kind, rate_kind;
@@ -243,6 +256,8 @@ char *ap_probe_report_text(const struct ap_probe_report *r, const struct ap_topo
     char what[96];
     counted(what, sizeof what, t);
     ap_strbuf_addf(&b, "probe: %s, measured in %.1f s, %s\n", what, r->result->seconds, r->date);
+    if (t->site_count > 1)
+        print_spent(r, &b);
     ap_strbuf_addf(&b, "speed of a rank: %.1f to %.1f GFLOP/s, by %s\n", least / 1e9, most / 1e9, r->measured_by);
     if (t->rank_count > 1)
         print_levels(r, &b);
@@ -333,6 +348,10 @@ char *ap_probe_report_json(const struct ap_probe_report *r, const struct ap_topo
     ap_json_int(&j, "version", 1);
     ap_json_str(&j, "date", r->date);
     ap_json_real(&j, "seconds", r->result->seconds);
+    ap_json_begin_object(&j, "spent_s");
+    for (int i = 0; i < AP_PROBE_STEPS; i++)
+        ap_json_real(&j, steps[i][1], r->result->spent[i]);
+    ap_json_end_object(&j);
     ap_json_str(&j, "speed_by", r->measured_by);
     ap_json_begin_object(&j, "levels");
     for (int i = 0; i < LEVELS; i++) {

@@ -250,25 +250,6 @@ static ap_status ask_final(struct ap_probe_run *run, struct wan *w)
     return ask(run, w, w->stream.bytes, w->stream.count, 0);
 }
 
-/* The run that is over tells how large the next one is, and whether that counts. */
-static ap_status search(struct ap_probe_run *run, struct wan *w)
-{
-    double before = (double)w->streams * (double)w->stream.bytes * (double)w->stream.count;
-    double seconds = ap_probe_duration(run, w->s.group.me, w->partner, 1);
-    double last_rate = w->rate, most = fmin(before * GROWTH, (double)run->opt->most_bytes);
-    /* What waited and then came in one go looks faster than the link is. */
-    double all = before / fmax(w->run.last - w->run.first, 1e-9);
-    w->rate = fmin(w->sum.half[1], BURST * (w->sum.rate > 0 ? w->sum.rate : all));
-    if (w->apart || w->rate <= 0)
-        w->rate = rate_of(w);
-    int large = w->rate * seconds <= most || most >= (double)run->opt->most_bytes;
-    int steady = large && !w->apart && agree(w->sum.half[0], w->sum.half[1], STEADY) && agree(w->rate, last_rate, STEADY);
-    if (!steady && w->runs < SEARCHES_MAX)
-        return ask_size(run, w, w->rate, seconds, most, 0);
-    size_of(run, w, fmin(w->rate * seconds, most), &w->stream.bytes, &w->stream.count);
-    return ask_final(run, w);
-}
-
 static int by_rate(const void *a, const void *b)
 {
     double x = ((const struct ap_probe_line *)a)->rate, y = ((const struct ap_probe_line *)b)->rate;
@@ -283,6 +264,30 @@ static ap_status finish_finals(struct ap_probe_run *run, struct wan *w)
     struct ap_probe_line l = w->final[n / 2];
     l.rate = (w->final[(n - 1) / 2].rate + w->final[n / 2].rate) / 2;
     return finish(run, w, &l, !agree(w->final[0].rate, w->final[n - 1].rate, STEADY));
+}
+
+/* The run that is over tells how large the next one is, and whether that counts; a steady one counts itself. */
+static ap_status search(struct ap_probe_run *run, struct wan *w)
+{
+    double before = (double)w->streams * (double)w->stream.bytes * (double)w->stream.count;
+    double seconds = ap_probe_duration(run, w->s.group.me, w->partner, 1);
+    double last_rate = w->rate, most = fmin(before * GROWTH, (double)run->opt->most_bytes);
+    /* What waited and then came in one go looks faster than the link is. */
+    double all = before / fmax(w->run.last - w->run.first, 1e-9);
+    w->rate = fmin(w->sum.half[1], BURST * (w->sum.rate > 0 ? w->sum.rate : all));
+    if (w->apart || w->rate <= 0)
+        w->rate = rate_of(w);
+    int large = w->rate * seconds <= most || most >= (double)run->opt->most_bytes;
+    int steady = large && !w->apart && agree(w->sum.half[0], w->sum.half[1], STEADY) && agree(w->rate, last_rate, STEADY);
+    if (!steady && w->runs < SEARCHES_MAX)
+        return ask_size(run, w, w->rate, seconds, most, 0);
+    if (steady && w->sum.points >= ENOUGH) {
+        w->final[w->finals++] = w->sum;
+        if (run->opt->repeats == 1)
+            return finish_finals(run, w);
+    }
+    size_of(run, w, fmin(w->rate * seconds, most), &w->stream.bytes, &w->stream.count);
+    return ask_final(run, w);
 }
 
 static ap_status final_over(struct ap_probe_run *run, struct wan *w)

@@ -16,6 +16,7 @@
 #include "probe/probe_comm.h"
 #include "probe/probe_report.h"
 #include "probe/probe_sim.h"
+#include "support/fewer.h"
 #include "support/leaks.h"
 
 #define GBIT (1e9 / 8)
@@ -242,7 +243,7 @@ static const char asymmetric[] =
 AP_TEST(probe, asymmetric_links)
 {
     struct ap_probe_options quick = AP_PROBE_OPTIONS_QUICK, thorough = AP_PROBE_OPTIONS_DEFAULT;
-    for (uint64_t seed = 1; seed <= 4; seed++) {
+    for (uint64_t seed = 1; seed <= 4; seed += (uint64_t)fewer("seeds, every so many", 1, 2)) {
         struct machine m;
         int is_quick = seed > 2;
         make(&m, asymmetric, seed);
@@ -322,7 +323,7 @@ AP_TEST(probe, several_connections)
 AP_TEST(probe, capped_sites)
 {
     struct ap_probe_options o = AP_PROBE_OPTIONS_QUICK;
-    for (uint64_t seed = 1; seed <= 3; seed++) {
+    for (uint64_t seed = 1; seed <= (uint64_t)fewer("seeds", 3, 1); seed++) {
         struct machine m;
         double egress[7] = {0, 600, 0, 0, 1000, 0, 0}, ingress[7] = {0, 0, 500, 0, 1500, 0, 0};
         struct ap_strbuf csv = {0};
@@ -358,12 +359,14 @@ AP_TEST(probe, thousands)
     struct machine m;
     char *text = NULL;
     double cap[12];
+    int nodes = fewer("nodes of a site", 43, 2);
+    o.block = fewer("bytes of a message", (int)o.block, 1 << 19);
     cr_assert_eq(ap_io_read_text(AP_TEST_INPUTS "/wan/aws12.csv", 1 << 20, &text, &err), AP_OK, "%s", err.text);
     make(&m, text, 1);
     free(text);
     cr_assert_eq(m.net->n, 12);
     for (int i = 0; i < 12; i++) {
-        m.sites[i].nodes = i < 8 ? 43 : 42;
+        m.sites[i].nodes = i < 8 ? nodes : nodes - 1;
         m.sites[i].ranks_per_node = 8;
         m.sites[i].site_gbit = 100;
         m.sites[i].node_gbit = 2400;
@@ -371,8 +374,17 @@ AP_TEST(probe, thousands)
         m.sites[i].egress_mbit = m.sites[i].ingress_mbit = cap[i];
     }
     measure(&m, 1, &o, 1);
-    cr_expect_eq(m.places.ranks, 4096);
-    cr_log_info("%d ranks: %.2f s of simulated time", m.places.ranks, m.result.seconds);
+    cr_expect_eq(m.places.ranks, nodes == 43 ? 4096 : 160);
+    const double *spent = m.result.spent;
+    cr_log_info("%d ranks: %.2f s of simulated time: round trips %.2f, inside %.2f, sites %.2f, again %.2f, load %.2f, "
+                "told %.2f",
+                m.places.ranks, m.result.seconds, spent[AP_PROBE_STEP_TRIPS], spent[AP_PROBE_STEP_INSIDE],
+                spent[AP_PROBE_STEP_WAN], spent[AP_PROBE_STEP_AGAIN], spent[AP_PROBE_STEP_LOAD],
+                spent[AP_PROBE_STEP_SHARE]);
+    double sum = 0;
+    for (int i = 0; i < AP_PROBE_STEPS; i++)
+        sum += spent[i];
+    cr_expect_float_eq(sum, m.result.seconds, 1e-6, "%g of %g s", sum, m.result.seconds);
     expect_true(&m);
     expect_caps(&m, cap, cap);
     cr_expect_lt(m.result.seconds, 10, "%g s", m.result.seconds);
@@ -442,6 +454,9 @@ AP_TEST(probe, written_and_read_back)
     cr_expect_not_null(strstr(text, "14 ranks on 7 nodes at 3 sites"), "%s", text);
     cr_expect_not_null(strstr(text, "asymmetric: al-pha to beta "), "%s", text);
     cr_expect_not_null(strstr(text, "regions: 2, within 20"), "%s", text);
+    cr_expect_not_null(strstr(text, "connections between two sites: 4\n"), "%s", text);
+    cr_expect_not_null(strstr(text, "between sites 0."), "%s", text);
+    cr_expect_not_null(strstr(json, "\"connections\": 4"), "%s", json);
     cr_expect_not_null(strstr(json, "\"egress_gbit_per_s\": 0.1"), "%s", json);
     cr_expect_eq(count_text(svg, "<rect"), 1 + 2 * (14 * 14 + 48));
     cr_expect_eq(count_text(svg, "<text"), count_text(svg, "</text>"));
@@ -476,6 +491,7 @@ static void *work(void *arg)
     struct ap_probe_options o = AP_PROBE_OPTIONS_QUICK;
     o.seconds = o.seconds_least = 0.002;
     o.lan_bytes = 1 << 18;
+    o.most_bytes = 1 << 20; /* round trips between threads vary a lot: runs would get long */
     o.settle = w->sites > 1;
     o.repeats = w->sites > 1 ? 3 : 2;
     w->places = (struct ap_probe_places){.ranks = THREADS, .nodes = w->nodes, .sites = w->sites};
@@ -516,6 +532,8 @@ static void over_threads(int nodes, int sites)
     for (int r = 0; r < THREADS; r++)
         pthread_join(id[r], NULL);
     int per_node = THREADS / nodes, found = w[0].places.sites;
+    cr_log_info("%d nodes at %d sites: %.2f s, %d directions once", nodes, sites, w[0].result.seconds,
+                count_kind(&w[0].result, AP_PROBE_GUESS));
     for (int r = 0; r < THREADS; r++) {
         const struct ap_probe_result *res = &w[r].result;
         cr_assert_eq(w[r].status, AP_OK, "rank %d: %s", r, ap_status_name(w[r].status));
