@@ -7,8 +7,8 @@
  * First pass: one run of each direction, by the guess; both at once where the round trip is so long that the
  * acknowledgements of one direction are not under way while the other is sent, else one after the other. A run whose
  * halves do not agree with each other, or whose rate not with the guess, is doubtful. Thorough pass, of pairs with a
- * doubtful direction: runs until two of them agree, then those that count, of which the median is taken; one direction
- * after the other. */
+ * doubtful direction: runs until two of them agree, then runs that count, until two in a row agree well (connections
+ * that share a link take a while to fill it); one direction after the other. */
 #include "config.h"
 
 #include <math.h>
@@ -27,7 +27,8 @@
 #define BURST        1.5  /* the second half of a run is taken for no more than so many times the whole */
 #define LONGER       2.0
 #define RETRIES_MAX  3
-#define ALIKE        0.02 /* runs that count: two that agree so well are enough */
+#define ALIKE        0.02 /* runs that count: two in a row that agree so well are enough */
+#define FINALS       2    /* times the option: not more of them, and then the last steady ones count */
 #define FINALS_MAX   16
 
 struct part {
@@ -45,8 +46,10 @@ struct wan {
     struct ap_probe_line sum; /* of the run under way: rates are sums; points those of the least */
     int apart;
     int runs, finals, retries;
+    int64_t next_bytes, next_count; /* of a run that counts */
     double rate; /* of the run before */
-    struct ap_probe_line final[FINALS_MAX];
+    struct ap_probe_line steady[FINALS_MAX], rough[FINALS_MAX]; /* runs that count, by whether their halves are alike */
+    int steadies, roughs;
 };
 
 static ap_status tell(struct ap_probe_run *run, const struct wan *w, int to, const struct ap_probe_note *note)
@@ -247,7 +250,7 @@ static ap_status ask_size(struct ap_probe_run *run, struct wan *w, double rate, 
 static ap_status ask_final(struct ap_probe_run *run, struct wan *w)
 {
     w->finals++;
-    return ask(run, w, w->stream.bytes, w->stream.count, 0);
+    return ask(run, w, w->next_bytes, w->next_count, 0);
 }
 
 static int by_rate(const void *a, const void *b)
@@ -256,14 +259,35 @@ static int by_rate(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Enough runs that count: the median's rate; of an even number the mean of both in the middle. */
-static ap_status finish_finals(struct ap_probe_run *run, struct wan *w)
+/* Of the last of some runs the median's rate; of an even number the mean of both in the middle. */
+static ap_status finish_by(struct ap_probe_run *run, struct wan *w, struct ap_probe_line *lines, int count, int last)
 {
-    int n = w->finals;
-    qsort(w->final, (size_t)n, sizeof *w->final, by_rate);
-    struct ap_probe_line l = w->final[n / 2];
-    l.rate = (w->final[(n - 1) / 2].rate + w->final[n / 2].rate) / 2;
-    return finish(run, w, &l, !agree(w->final[0].rate, w->final[n - 1].rate, STEADY));
+    if (last < count)
+        lines += count - last;
+    else
+        last = count;
+    qsort(lines, (size_t)last, sizeof *lines, by_rate);
+    struct ap_probe_line l = lines[last / 2];
+    l.rate = (lines[(last - 1) / 2].rate + lines[last / 2].rate) / 2;
+    return finish(run, w, &l, !agree(lines[0].rate, lines[last - 1].rate, STEADY));
+}
+
+/* A run that counts. Whether there are enough of them: two steady ones in a row that agree, or many. */
+static ap_status count_run(struct ap_probe_run *run, struct wan *w)
+{
+    int wanted = run->opt->repeats, most = FINALS * wanted < FINALS_MAX ? FINALS * wanted : FINALS_MAX;
+    int steady = !w->apart && agree(w->sum.half[0], w->sum.half[1], STEADY), n;
+    w->sum.rate = rate_of(w);
+    if (steady)
+        w->steady[w->steadies++] = w->sum;
+    else
+        w->rough[w->roughs++] = w->sum;
+    n = w->steadies;
+    if (wanted == 1 || (n >= 2 && steady && agree(w->steady[n - 2].rate, w->steady[n - 1].rate, ALIKE)))
+        return steady ? finish_by(run, w, w->steady, n, 2) : finish_by(run, w, w->rough, w->roughs, 1);
+    if (w->finals < most)
+        return ask_final(run, w);
+    return n > 0 ? finish_by(run, w, w->steady, n, wanted) : finish_by(run, w, w->rough, w->roughs, wanted);
 }
 
 /* The run that is over tells how large the next one is, and whether that counts; a steady one counts itself. */
@@ -281,13 +305,11 @@ static ap_status search(struct ap_probe_run *run, struct wan *w)
     int steady = large && !w->apart && agree(w->sum.half[0], w->sum.half[1], STEADY) && agree(w->rate, last_rate, STEADY);
     if (!steady && w->runs < SEARCHES_MAX)
         return ask_size(run, w, w->rate, seconds, most, 0);
-    if (steady && w->sum.points >= ENOUGH) {
-        w->final[w->finals++] = w->sum;
-        if (run->opt->repeats == 1)
-            return finish_finals(run, w);
-    }
-    size_of(run, w, fmin(w->rate * seconds, most), &w->stream.bytes, &w->stream.count);
-    return ask_final(run, w);
+    size_of(run, w, fmin(w->rate * seconds, most), &w->next_bytes, &w->next_count);
+    if (!steady || w->sum.points < ENOUGH)
+        return ask_final(run, w);
+    w->finals++;
+    return count_run(run, w);
 }
 
 static ap_status final_over(struct ap_probe_run *run, struct wan *w)
@@ -295,15 +317,10 @@ static ap_status final_over(struct ap_probe_run *run, struct wan *w)
     if ((w->apart || w->sum.points < ENOUGH) && w->retries < RETRIES_MAX) {
         w->retries++;
         w->finals--;
-        w->stream.count = (int64_t)(LONGER * (double)w->stream.count);
+        w->next_count = (int64_t)(LONGER * (double)w->next_count);
         return ask_final(run, w);
     }
-    struct ap_probe_line *l = &w->final[w->finals - 1];
-    *l = w->sum;
-    l->rate = rate_of(w);
-    int wanted = run->opt->repeats < FINALS_MAX ? run->opt->repeats : FINALS_MAX;
-    int over = w->finals >= wanted || (w->finals == 2 && agree(w->final[0].rate, w->final[1].rate, ALIKE));
-    return over ? finish_finals(run, w) : ask_final(run, w);
+    return count_run(run, w);
 }
 
 static ap_status run_over(struct ap_probe_run *run, struct wan *w)
@@ -357,7 +374,7 @@ static ap_status next_round(struct ap_probe_run *run, struct wan *w)
     w->peer = g->members[w->partner];
     w->streams = ap_probe_streams(run, g->me, w->partner);
     w->own_begun = w->own_done = w->peer_done = w->said_last = 0;
-    w->runs = w->finals = w->retries = 0;
+    w->runs = w->finals = w->retries = w->steadies = w->roughs = 0;
     double seconds = ap_probe_duration(run, g->me, w->partner, rounds);
     w->at_once = !run->thorough && seconds <= run->rtt[link_at(run, g->me, w->partner)] / 2;
     AP_TRY(listen(run, w, w->peer));
