@@ -41,7 +41,7 @@ struct ap_probe_options {
     int lan_repeats;      /* transfers of each size inside of sites, at most; fewer where the least ones agree */
     double seconds;       /* how long a run between sites lasts at most, and one of those that are measured again */
     double seconds_least; /* and at least, where many sites take turns */
-    double turns_seconds; /* so long are all runs of a site together */
+    double turns_seconds; /* all runs of a site together; of the load, its turns to send, and to receive */
     double lan_seconds;   /* inside of sites sizes grow until one takes so long */
     int64_t lan_bytes;    /* or is so large, or until a line fits them */
     int64_t block;        /* bulk between sites comes in messages of so many bytes */

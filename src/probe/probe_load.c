@@ -65,7 +65,7 @@ static void find_turn(const struct ap_probe_run *run, struct load *l)
     for (int a = 0; a < n; a++)
         for (int b = 0; b < n; b++)
             if (a != b) {
-                l->seconds = fmax(l->seconds, ap_probe_duration(run, a, b, 2 * n));
+                l->seconds = fmax(l->seconds, ap_probe_duration(run, a, b, n));
                 l->longest = fmax(l->longest, rtt(run, a, b));
             }
     l->turn = TURN * l->seconds + MARGIN;
