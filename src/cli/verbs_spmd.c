@@ -209,8 +209,9 @@ static const struct ap_option probe_flags[] = {
      .kind = AP_OPT_BOOL,
      .offset = offsetof(struct ap_probe_flags, quick),
      .fallback = "false",
-     .doc = "Less time: shorter runs, each once, whatever they look like. Links that lose packets, or whose round trips "
-            "vary, may come out too slow."},
+     .doc =
+         "Less time: shorter runs, each once, whatever they look like. Links that lose packets, or whose round trips "
+         "vary, may come out too slow."},
     {.key = "seconds",
      .kind = AP_OPT_REAL,
      .offset = offsetof(struct ap_probe_flags, seconds),

@@ -128,8 +128,7 @@ static ap_status sort_sites(struct ap_probe_run *run)
     run->rate = calloc(n * n + 1, sizeof *run->rate);
     run->guess = calloc(n * n + 1, sizeof *run->guess);
     run->res->caps = calloc(n + 1, sizeof *run->res->caps);
-    if (run->by_site == NULL || run->site_from == NULL || run->lane == NULL || run->doubt == NULL ||
-        run->rtt == NULL ||
+    if (run->by_site == NULL || run->site_from == NULL || run->lane == NULL || run->doubt == NULL || run->rtt == NULL ||
         run->spread == NULL || run->rate == NULL || run->guess == NULL || run->res->caps == NULL)
         return AP_ERR_NOMEM;
     sort_into(p->nodes, NULL, p->site, p->sites, run->by_site, run->site_from);
@@ -405,9 +404,10 @@ ap_status ap_probe_run(struct ap_probe_net *net, const struct ap_probe_options *
 {
     *result = (struct ap_probe_result){0};
     struct ap_probe_run run = {.net = net, .opt = options, .places = places, .res = result};
-    if (options->pings < 1 || options->pings > AP_PROBE_PINGS_MAX || options->repeats < 1 || options->lan_repeats < 1 ||
-        options->streams < 1 || options->streams > AP_PROBE_STREAMS_MAX || !(options->seconds > 0) ||
-        !(options->seconds_least > 0) || options->block < 1 || options->most_bytes < options->block)
+    if (options->pings < 1 || options->far_pings < 1 || options->far_pings > AP_PROBE_PINGS_MAX ||
+        options->repeats < 1 || options->lan_repeats < 1 || options->streams < 1 ||
+        options->streams > AP_PROBE_STREAMS_MAX || !(options->seconds > 0) || !(options->seconds_least > 0) ||
+        options->block < 1 || options->most_bytes < options->block)
         return ap_error_set(err, AP_ERR_BUG, "options of the probe out of range");
     double begin = net->vt->now(net);
     ap_status status = measure(&run, places);

@@ -34,8 +34,9 @@ enum ap_probe_sample_kind {
 };
 
 struct ap_probe_options {
-    int pings;            /* round trips of a pair */
-    double ping_gap;      /* s between two of them, between sites: each is to meet its own jitter */
+    int pings;            /* round trips of a pair inside of sites */
+    int far_pings;        /* between sites */
+    double ping_gap;      /* s between two of them: each is to meet its own jitter */
     int streams;          /* connections between two sites at once, if they have so many ranks */
     int repeats;          /* runs between sites that count, of pairs that are measured again; two if they agree */
     int lan_repeats;      /* transfers of each size inside of sites, at most; fewer where the least ones agree */
@@ -51,6 +52,7 @@ struct ap_probe_options {
 };
 #define AP_PROBE_OPTIONS_DEFAULT                                                                                       \
     ((struct ap_probe_options){.pings = 10,                                                                            \
+                               .far_pings = 20,                                                                        \
                                .ping_gap = 0.01,                                                                       \
                                .streams = 4,                                                                           \
                                .repeats = 3,                                                                           \
@@ -67,6 +69,7 @@ struct ap_probe_options {
 /* Less time: shorter runs, and only those pairs are measured again of which nothing is known. */
 #define AP_PROBE_OPTIONS_QUICK                                                                                         \
     ((struct ap_probe_options){.pings = 5,                                                                             \
+                               .far_pings = 5,                                                                         \
                                .ping_gap = 0.002,                                                                      \
                                .streams = 4,                                                                           \
                                .repeats = 2,                                                                           \

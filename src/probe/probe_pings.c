@@ -9,8 +9,9 @@
 
 #include "probe/probe_impl.h"
 
-#define SLOT  20e-3 /* s between two questions for messages */
-#define ALIKE 0.1   /* a guess is made if both halves have the same pace */
+#define NEAR_PINGS 3     /* enough to tell sites apart */
+#define SLOT       20e-3 /* s between two questions for messages */
+#define ALIKE      0.1   /* a guess is made if both halves have the same pace */
 
 struct talk {
     int hello, sent, seen;
@@ -42,7 +43,7 @@ static ap_status start(struct ap_probe_run *run, struct ap_probe_state *state)
     struct pings *p = (struct pings *)state;
     const struct ap_probe_group *g = &p->s.group;
     struct ap_probe_net *net = run->net;
-    p->count = g->kind == AP_PROBE_NEAR ? 3 : run->opt->pings;
+    p->count = g->kind == AP_PROBE_NEAR ? NEAR_PINGS : run->opt->far_pings;
     p->bursts = g->kind == AP_PROBE_FAR;
     p->open = g->me < 0 ? 0 : g->n - 1;
     p->s.done = p->open <= 0;

@@ -27,9 +27,9 @@ static void counted(char *buf, size_t size, const struct ap_topology *t)
 }
 
 /* By enum ap_probe_step, for people and for JSON. */
-static const char *const steps[AP_PROBE_STEPS][2] = {
-    {"round trips", "trips"}, {"inside of sites", "inside"}, {"between sites", "wan"},
-    {"again", "again"},       {"under load", "load"},        {"telling all", "share"}};
+static const char *const steps[AP_PROBE_STEPS][2] = {{"round trips", "trips"}, {"inside of sites", "inside"},
+                                                     {"between sites", "wan"}, {"again", "again"},
+                                                     {"under load", "load"},   {"telling all", "share"}};
 
 static void print_spent(const struct ap_probe_report *r, struct ap_strbuf *b)
 {

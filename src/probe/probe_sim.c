@@ -13,7 +13,7 @@
 #define SEGMENT_MIN 1500
 #define SEGMENT_MAX (256 << 10)
 #define SEGMENT_LAN (1 << 20) /* the most inside of a site, where nothing shares a line */
-#define SEGMENT_S   1e-4 /* a segment takes so long on the slowest line: small against what is measured */
+#define SEGMENT_S   1e-4      /* a segment takes so long on the slowest line: small against what is measured */
 
 /* What timers and packets point to; the first member of each. */
 enum thing { RANK_TIMER, FLOW_PUMP, SEGMENT, RESEND };
@@ -41,7 +41,7 @@ struct flow {
     int link;         /* number of the link between sites, -1: none */
     double link_rate; /* bytes per second, 0: no limit */
     double window, sent_of_window;
-    int pumping, busy; /* busy: counted among the flows of its link */
+    int pumping, busy;                      /* busy: counted among the flows of its link */
     struct message *first, *last, *sending; /* in order; delivered ones are gone */
     struct message *notes, **notes_end;
     int64_t bulk_ready, notes_wanted, bulk_wanted;

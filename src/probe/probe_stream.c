@@ -7,8 +7,8 @@
 
 #include "probe/probe_impl.h"
 
-#define BYTES_MIN    2048 /* of a message, unless blocks are smaller */
-#define LINE_POINTS  3
+#define BYTES_MIN   2048 /* of a message, unless blocks are smaller */
+#define LINE_POINTS 3
 
 void ap_probe_size(const struct ap_probe_options *opt, double wanted, int messages, int64_t *bytes_p, int64_t *count_p)
 {

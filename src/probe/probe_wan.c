@@ -17,9 +17,9 @@
 
 #include "probe/probe_impl.h"
 
-#define MESSAGES     64   /* of a run, half as many over each of several connections, at least */
-#define GROWTH       128  /* a run is at most so many times larger than the one before it */
-#define STEADY       0.1  /* alike within this: both halves of a run, a run and what was known before */
+#define MESSAGES     64  /* of a run, half as many over each of several connections, at least */
+#define GROWTH       128 /* a run is at most so many times larger than the one before it */
+#define STEADY       0.1 /* alike within this: both halves of a run, a run and what was known before */
 #define SEARCHES_MAX 6
 #define SKIPPED      0.25 /* of the time in which all connections were coming, not in the fit */
 #define TOGETHER     0.25 /* of a run: so long all connections come together, or it tells little */
@@ -46,8 +46,8 @@ struct wan {
     struct ap_probe_line sum; /* of the run under way: rates are sums; points those of the least */
     int apart;
     int runs, finals, retries;
-    int64_t next_bytes, next_count; /* of a run that counts */
-    double rate; /* of the run before */
+    int64_t next_bytes, next_count;                             /* of a run that counts */
+    double rate;                                                /* of the run before */
     struct ap_probe_line steady[FINALS_MAX], rough[FINALS_MAX]; /* runs that count, by whether their halves are alike */
     int steadies, roughs;
 };
@@ -211,9 +211,8 @@ static int agree(double a, double b, double within)
 static double rate_of(const struct wan *w)
 {
     double bytes = (double)w->streams * (double)w->stream.bytes * (double)w->stream.count;
-    return !w->apart && w->sum.points >= ENOUGH && w->sum.rate > 0
-               ? w->sum.rate
-               : bytes / fmax(w->run.last - w->run.first, 1e-9);
+    return !w->apart && w->sum.points >= ENOUGH && w->sum.rate > 0 ? w->sum.rate
+                                                                   : bytes / fmax(w->run.last - w->run.first, 1e-9);
 }
 
 static ap_status finish(struct ap_probe_run *run, struct wan *w, const struct ap_probe_line *l, int doubtful)
@@ -302,7 +301,8 @@ static ap_status search(struct ap_probe_run *run, struct wan *w)
     if (w->apart || w->rate <= 0)
         w->rate = rate_of(w);
     int large = w->rate * seconds <= most || most >= (double)run->opt->most_bytes;
-    int steady = large && !w->apart && agree(w->sum.half[0], w->sum.half[1], STEADY) && agree(w->rate, last_rate, STEADY);
+    int steady =
+        large && !w->apart && agree(w->sum.half[0], w->sum.half[1], STEADY) && agree(w->rate, last_rate, STEADY);
     if (!steady && w->runs < SEARCHES_MAX)
         return ask_size(run, w, w->rate, seconds, most, 0);
     size_of(run, w, fmin(w->rate * seconds, most), &w->next_bytes, &w->next_count);

@@ -14,7 +14,15 @@
 
 #include "wan/link_net.h"
 
-enum ap_link_verb { AP_LINK_SET, AP_LINK_CUT, AP_LINK_HEAL, AP_LINK_CUT_ONEWAY, AP_LINK_HEAL_ONEWAY, AP_LINK_SPIKE, AP_LINK_CAP };
+enum ap_link_verb {
+    AP_LINK_SET,
+    AP_LINK_CUT,
+    AP_LINK_HEAL,
+    AP_LINK_CUT_ONEWAY,
+    AP_LINK_HEAL_ONEWAY,
+    AP_LINK_SPIKE,
+    AP_LINK_CAP
+};
 
 struct ap_link_command {
     enum ap_link_verb verb;

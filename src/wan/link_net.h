@@ -20,7 +20,8 @@ struct ap_link_net {
     uint64_t seed;
     char (*names)[AP_LINK_NAME_MAX + 1];
     struct ap_link_model *links; /* n x n, link src -> dst at src * n + dst; the diagonal is down */
-    /* [n] what passes all that leaves, or enters, a site, before and behind the links; rate_mbit 0, as at first: no cap */
+    /* [n] what passes all that leaves, or enters, a site, before and behind the links; rate_mbit 0, as at first: no cap
+     */
     struct ap_link_model *egress, *ingress;
 };
 

@@ -443,7 +443,8 @@ AP_TEST(link_command, caps_of_sites)
         cr_expect_eq(net->ingress[s].params.rate_mbit, s == 1 ? 0 : 40);
         cr_expect_eq(value(net, s, (s + 1) % 3, "rate_mbit"), 0, "links stay as they are");
     }
-    /* All that leaves the site queues for one line, the longest round trip or 256 KB of it; then the tail is dropped. */
+    /* All that leaves the site queues for one line, the longest round trip or 256 KB of it; then the tail is dropped.
+     */
     cr_expect_eq(net->egress[1].params.queue_kb, 600, "60 ms of 10 MB/s");
     cr_expect_eq(net->ingress[0].params.queue_kb, 300);
     for (int k = 1; k <= 600; k++) {

@@ -77,8 +77,8 @@ static int least(int a, int b)
 
 static int streams(const struct machine *m, int a, int b)
 {
-    return least(AP_PROBE_OPTIONS_DEFAULT.streams, least(m->sites[a].nodes * m->sites[a].ranks_per_node,
-                                                         m->sites[b].nodes * m->sites[b].ranks_per_node));
+    return least(AP_PROBE_OPTIONS_DEFAULT.streams,
+                 least(m->sites[a].nodes * m->sites[a].ranks_per_node, m->sites[b].nodes * m->sites[b].ranks_per_node));
 }
 
 /* What one pair of sites could reach alone: link and caps, the cards of the nodes that take part, the windows. */
