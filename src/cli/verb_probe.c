@@ -237,9 +237,10 @@ static ap_status measure(struct probe *p, struct ap_error *err)
     struct ap_comm *comm = NULL;
     struct ap_probe_net *net = NULL;
     struct ap_probe_options o = p->f->quick ? AP_PROBE_OPTIONS_QUICK : AP_PROBE_OPTIONS_DEFAULT;
+    o.streams = (int)p->f->streams;
     if (p->f->seconds > 0) {
         o.most_bytes = (int64_t)((double)o.most_bytes * fmax(1, p->f->seconds / o.seconds));
-        o.seconds = p->f->seconds;
+        o.seconds = o.seconds_least = p->f->seconds;
     }
     ap_status st = ap_comm_split(p->world.comm, 0, p->world.comm->rank, &comm);
     if (st == AP_OK)

@@ -62,7 +62,7 @@ struct ap_bench_flags {
 struct ap_probe_flags {
     char *out, *svg, *sites, *backend, *dtype;
     int quick;
-    int64_t threads;
+    int64_t threads, streams;
     double seconds;
 };
 extern const struct ap_verb ap_verb_desc_selftest;

@@ -209,8 +209,9 @@ static const struct ap_option probe_flags[] = {
      .kind = AP_OPT_BOOL,
      .offset = offsetof(struct ap_probe_flags, quick),
      .fallback = "false",
-     .doc = "Much less time: shorter transfers, each once. Links that lose packets, or whose connections open up "
-            "slowly, may come out too slow."},
+     .doc =
+         "Less time: shorter runs, each once, whatever they look like. Links that lose packets, or whose round trips "
+         "vary, may come out too slow."},
     {.key = "seconds",
      .kind = AP_OPT_REAL,
      .offset = offsetof(struct ap_probe_flags, seconds),
@@ -218,8 +219,16 @@ static const struct ap_option probe_flags[] = {
      .min = 0.001,
      .max = 60,
      .flags = AP_OPT_AUTO,
-     .default_words = "0.3, with --quick 0.05",
-     .doc = "Length of a transfer between two sites; longer ones see more of what varies."},
+     .default_words = "0.06 to 0.3 by the number of sites, with --quick 0.05",
+     .doc = "Length of a run between two sites; longer ones see more of what varies."},
+    {.key = "streams",
+     .kind = AP_OPT_INT,
+     .offset = offsetof(struct ap_probe_flags, streams),
+     .fallback = "4",
+     .min = 1,
+     .max = 16,
+     .doc = "Connections between two sites at once, each between two ranks of its own: what several reach together is "
+            "the link's bandwidth. As many as the sites have ranks, at most."},
     {.key = "backend",
      .kind = AP_OPT_TEXT,
      .offset = offsetof(struct ap_probe_flags, backend),

@@ -12,5 +12,7 @@ src_probe_libap_probe_la_SOURCES = \
   src/probe/probe_pings.c \
   src/probe/probe_print.c \
   src/probe/probe_report.c src/probe/probe_report.h \
-  src/probe/probe_sim.c src/probe/probe_sim.h
+  src/probe/probe_sim.c src/probe/probe_sim.h \
+  src/probe/probe_stream.c \
+  src/probe/probe_wan.c
 src_probe_libap_probe_la_CFLAGS = $(AM_CFLAGS) $(HWLOC_CFLAGS)

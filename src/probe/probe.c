@@ -6,15 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/rng.h"
 #include "probe/probe_impl.h"
 
-#define MESSAGES_MIN  64   /* of a transfer between sites, */
-#define BYTES_MIN     2048 /* unless they get smaller than this */
-#define STEADY_SPREAD 15.0 /* a transfer lasts so many times longer than round trips vary */
+#define STEADY_SPREAD 15.0 /* a run between sites lasts so many times longer than round trips vary */
 #define DURATION_MAX  1.0  /* s, or the option */
 #define CAPPED        0.93 /* of the sum of the pairs: less than this is a cap */
-#define ORDER_TRIES   2000
 
 ap_status ap_probe_add_sample(struct ap_probe_run *run, const struct ap_probe_sample *sample)
 {
@@ -36,25 +32,26 @@ int ap_probe_site_of(const struct ap_probe_run *run, int rank)
     return run->places->site[run->places->node[rank]];
 }
 
-double ap_probe_duration(const struct ap_probe_run *run, int a, int b)
+double ap_probe_duration(const struct ap_probe_run *run, int a, int b, int turns)
 {
-    double spread = run->spread[a * run->places->sites + b];
-    return fmax(run->opt->seconds, fmin(STEADY_SPREAD * spread, DURATION_MAX));
+    const struct ap_probe_options *o = run->opt;
+    int at = a * run->places->sites + b;
+    double seconds = run->thorough ? fmax(o->seconds, fmin(run->rtt[at], DURATION_MAX))
+                                   : fmin(fmax(o->turns_seconds / turns, o->seconds_least), o->seconds);
+    return fmax(seconds, fmin(STEADY_SPREAD * run->spread[at], DURATION_MAX));
 }
 
-void ap_probe_size(const struct ap_probe_options *opt, double rate, double seconds, int64_t most, int64_t *bytes_p,
-                   int64_t *count_p)
+int ap_probe_lane(const struct ap_probe_run *run, int lane, int site)
 {
-    double wanted = fmin(fmax(rate * seconds, (double)BYTES_MIN * MESSAGES_MIN), (double)most);
-    int64_t bytes = (int64_t)(wanted / MESSAGES_MIN);
-    bytes = bytes < BYTES_MIN ? BYTES_MIN : bytes > opt->block ? opt->block : bytes;
-    *bytes_p = bytes;
-    *count_p = (int64_t)ceil(wanted / (double)bytes);
+    return run->lane[lane * run->places->sites + site];
 }
 
-double ap_probe_slope(const double *times, int64_t from, int64_t to, int64_t bytes)
+int ap_probe_streams(const struct ap_probe_run *run, int a, int b)
 {
-    return (double)(to - from) * (double)bytes / fmax(times[to] - times[from], 1e-9);
+    int n = 0;
+    while (n < run->lanes && ap_probe_lane(run, n, a) >= 0 && ap_probe_lane(run, n, b) >= 0)
+        n++;
+    return n;
 }
 
 /* ---- groups */
@@ -87,26 +84,57 @@ static ap_status sort_nodes(struct ap_probe_run *run)
     return AP_OK;
 }
 
+/* The ranks of a site that carry its connections: the first ones of its nodes, the second ones, and so on. How many. */
+static int site_lanes(const struct ap_probe_run *run, int site)
+{
+    int found = 0, more = 1;
+    for (int depth = 0; more && found < run->opt->streams; depth++) {
+        more = 0;
+        for (int i = run->site_from[site]; i < run->site_from[site + 1] && found < run->opt->streams; i++) {
+            int node = run->places->node[run->by_site[i]], at = run->node_from[node] + depth;
+            if (at >= run->node_from[node + 1])
+                continue;
+            run->lane[found++ * run->places->sites + site] = run->by_node[at];
+            more = 1;
+        }
+    }
+    return found;
+}
+
+/* Lanes that reach at least two sites. */
+static void fill_lanes(struct ap_probe_run *run)
+{
+    int sites = run->places->sites, streams = run->opt->streams, reached[AP_PROBE_STREAMS_MAX] = {0};
+    for (int i = 0; i < streams * sites; i++)
+        run->lane[i] = -1;
+    for (int s = 0; s < sites; s++)
+        for (int k = site_lanes(run, s) - 1; k >= 0; k--)
+            reached[k]++;
+    run->lanes = 1;
+    while (run->lanes < streams && reached[run->lanes] > 1)
+        run->lanes++;
+}
+
 static ap_status sort_sites(struct ap_probe_run *run)
 {
     const struct ap_probe_places *p = run->places;
     size_t n = (size_t)p->sites;
     run->by_site = malloc(((size_t)p->nodes + 1) * sizeof *run->by_site);
     run->site_from = malloc((n + 1) * sizeof *run->site_from);
-    run->leaders = malloc((n + 1) * sizeof *run->leaders);
+    run->lane = malloc((n * (size_t)run->opt->streams + 1) * sizeof *run->lane);
+    run->doubt = calloc(n * n + 1, sizeof *run->doubt);
     run->rtt = calloc(n * n + 1, sizeof *run->rtt);
     run->spread = calloc(n * n + 1, sizeof *run->spread);
     run->rate = calloc(n * n + 1, sizeof *run->rate);
     run->guess = calloc(n * n + 1, sizeof *run->guess);
     run->res->caps = calloc(n + 1, sizeof *run->res->caps);
-    if (run->by_site == NULL || run->site_from == NULL || run->leaders == NULL || run->rtt == NULL ||
+    if (run->by_site == NULL || run->site_from == NULL || run->lane == NULL || run->doubt == NULL || run->rtt == NULL ||
         run->spread == NULL || run->rate == NULL || run->guess == NULL || run->res->caps == NULL)
         return AP_ERR_NOMEM;
     sort_into(p->nodes, NULL, p->site, p->sites, run->by_site, run->site_from);
     for (int i = 0; i < p->nodes; i++)
         run->by_site[i] = run->by_node[run->node_from[run->by_site[i]]];
-    for (int s = 0; s < p->sites; s++)
-        run->leaders[s] = run->by_site[run->site_from[s]];
+    fill_lanes(run);
     return AP_OK;
 }
 
@@ -128,14 +156,19 @@ static struct ap_probe_group group_of(const struct ap_probe_run *run, enum ap_pr
         g.members = run->by_node + run->node_from[node];
         g.n = run->node_from[node + 1] - run->node_from[node];
     } else if (kind == AP_PROBE_NEAR) {
-        g.members = run->leaders; /* of all nodes, while sites are unknown */
+        g.members = run->firsts; /* of all nodes, while sites are unknown */
         g.n = p->nodes;
     } else if (kind == AP_PROBE_SITE) {
         g.members = run->by_site + run->site_from[p->site[node]];
         g.n = run->site_from[p->site[node] + 1] - run->site_from[p->site[node]];
     } else {
-        g.members = run->leaders;
+        int at = p->site[node], lanes = kind == AP_PROBE_FAR ? 1 : run->lanes;
+        while (g.lane < lanes && ap_probe_lane(run, g.lane, at) != rank)
+            g.lane++;
         g.n = p->sites;
+        g.me = g.lane < lanes ? at : -1;
+        g.members = g.me >= 0 ? run->lane + g.lane * p->sites : NULL;
+        return g;
     }
     /* Only the first rank of a node is in a group of nodes. */
     g.me = kind != AP_PROBE_NODE && run->by_node[run->node_from[node]] != rank ? -1 : position(g.members, g.n, rank);
@@ -173,8 +206,25 @@ static ap_status play(struct ap_probe_run *run, const struct ap_probe_phase *pha
     return AP_OK;
 }
 
+static enum ap_probe_step step_of(const struct ap_probe_run *run, enum ap_probe_sample_kind kind)
+{
+    switch (kind) {
+    case AP_PROBE_NEAR:
+    case AP_PROBE_FAR:
+        return AP_PROBE_STEP_TRIPS;
+    case AP_PROBE_NODE:
+    case AP_PROBE_SITE:
+        return AP_PROBE_STEP_INSIDE;
+    case AP_PROBE_WAN:
+        return run->thorough ? AP_PROBE_STEP_AGAIN : AP_PROBE_STEP_WAN;
+    default:
+        return AP_PROBE_STEP_LOAD;
+    }
+}
+
 static ap_status run_phase(struct ap_probe_run *run, const struct ap_probe_phase *phase, enum ap_probe_sample_kind kind)
 {
+    double begin = run->net->vt->now(run->net);
     char *states = calloc((size_t)run->net->locals, phase->size);
     if (states == NULL)
         return AP_ERR_NOMEM;
@@ -182,12 +232,15 @@ static ap_status run_phase(struct ap_probe_run *run, const struct ap_probe_phase
     for (int i = 0; i < run->net->locals && phase->end != NULL; i++)
         phase->end(state_at(states, phase, i));
     free(states);
+    run->res->spent[step_of(run, kind)] += run->net->vt->now(run->net) - begin;
     return status;
 }
 
 static ap_status share(struct ap_probe_run *run)
 {
+    double begin = run->net->vt->now(run->net);
     ap_status status = run->net->vt->share(run->net, &run->res->samples, &run->res->count);
+    run->res->spent[AP_PROBE_STEP_SHARE] += run->net->vt->now(run->net) - begin;
     run->room = run->res->count; /* the array is another one */
     return status;
 }
@@ -196,11 +249,11 @@ static ap_status share(struct ap_probe_run *run)
 static ap_status find_sites(struct ap_probe_run *run, struct ap_probe_places *places)
 {
     size_t n = (size_t)places->nodes;
-    run->leaders = malloc((n + 1) * sizeof *run->leaders);
+    run->firsts = malloc((n + 1) * sizeof *run->firsts);
     double *rtt = malloc((n * n + 1) * sizeof *rtt);
-    ap_status status = run->leaders == NULL || rtt == NULL ? AP_ERR_NOMEM : AP_OK;
+    ap_status status = run->firsts == NULL || rtt == NULL ? AP_ERR_NOMEM : AP_OK;
     for (size_t i = 0; status == AP_OK && i < n; i++)
-        run->leaders[i] = run->by_node[run->node_from[i]];
+        run->firsts[i] = run->by_node[run->node_from[i]];
     if (status == AP_OK)
         status = run_phase(run, &ap_probe_pings_phase, AP_PROBE_NEAR);
     if (status == AP_OK)
@@ -216,106 +269,112 @@ static ap_status find_sites(struct ap_probe_run *run, struct ap_probe_places *pl
         places->sites = ap_probe_find_sites(places->nodes, rtt, places->site);
         status = places->sites < 0 ? AP_ERR_NOMEM : AP_OK;
     }
-    free(run->leaders);
-    run->leaders = NULL;
+    free(run->firsts);
+    run->firsts = NULL;
     free(rtt);
     return status;
 }
 
-/* What the samples of one kind say of pairs of sites into a table; the rate, the round trip or its spread. */
+/* What the samples say of pairs of sites. */
 static void fill_tables(struct ap_probe_run *run)
 {
     int n = run->places->sites;
     for (int64_t i = 0; i < run->res->count; i++) {
         const struct ap_probe_sample *s = &run->res->samples[i];
-        if (s->kind != AP_PROBE_FAR && s->kind != AP_PROBE_WAN)
-            continue;
         int a = ap_probe_site_of(run, s->from), b = ap_probe_site_of(run, s->to);
         if (s->kind == AP_PROBE_WAN) {
             run->rate[a * n + b] = s->rate;
+            run->doubt[a * n + b] = (char)(run->opt->settle ? s->doubtful : s->rate <= 0);
+        } else if (s->kind == AP_PROBE_FAR) {
+            run->rtt[a * n + b] = run->rtt[b * n + a] = s->rtt;
+            run->spread[a * n + b] = run->spread[b * n + a] = s->spread;
+        } else if (s->kind == AP_PROBE_GUESS) {
+            run->guess[a * n + b] = s->rate;
+        }
+    }
+}
+
+/* Directions that are doubtful are measured again; their samples do not count any more. How many there are. */
+static int drop_doubtful(struct ap_probe_run *run)
+{
+    int n = run->places->sites, dropped = 0;
+    for (int64_t i = 0; i < run->res->count; i++) {
+        struct ap_probe_sample *s = &run->res->samples[i];
+        if (s->kind != AP_PROBE_WAN || !run->doubt[ap_probe_site_of(run, s->from) * n + ap_probe_site_of(run, s->to)])
             continue;
-        }
-        run->rtt[a * n + b] = run->rtt[b * n + a] = s->rtt;
-        run->spread[a * n + b] = run->spread[b * n + a] = s->spread;
+        s->kind = AP_PROBE_DROPPED;
+        dropped++;
     }
+    return dropped;
 }
 
-/* Sum over the rounds of the longest round trip in it: what the turns of this order take. */
-static double order_cost(const struct ap_probe_run *run, const int *order, int n)
+static void compact(struct ap_probe_result *r)
 {
-    double sum = 0;
-    for (int round = 0; round < ap_probe_rounds(n); round++) {
-        double longest = 0;
-        for (int i = 0; i < n; i++) {
-            int k = ap_probe_partner(n, i, round);
-            if (k > i)
-                longest = fmax(longest, run->rtt[order[i] * n + order[k]]);
-        }
-        sum += longest;
-    }
-    return sum;
+    int64_t kept = 0;
+    for (int64_t i = 0; i < r->count; i++)
+        if (r->samples[i].kind != AP_PROBE_DROPPED)
+            r->samples[kept++] = r->samples[i];
+    r->count = kept;
 }
 
-/* Long pairs are to meet in the same rounds: exchanges of two seats, as long as they help. */
-static ap_status order_leaders(struct ap_probe_run *run)
+/* The rates of pairs under load, over all their connections; a connection whose rate could not be told is taken as
+ * undisturbed. */
+static void loaded_rates(const struct ap_probe_run *run, enum ap_probe_sample_kind kind, double *loaded)
 {
-    int n = run->places->sites, *order = malloc(((size_t)n + 1) * sizeof *order);
-    int *first = malloc(((size_t)n + 1) * sizeof *first);
-    if (order == NULL || first == NULL) {
-        free(order);
-        free(first);
-        return AP_ERR_NOMEM;
+    int n = run->places->sites;
+    memset(loaded, 0, (size_t)n * (size_t)n * sizeof *loaded);
+    for (int64_t i = 0; i < run->res->count; i++) {
+        const struct ap_probe_sample *s = &run->res->samples[i];
+        if (s->kind != (int)kind)
+            continue;
+        int a = ap_probe_site_of(run, s->from), b = ap_probe_site_of(run, s->to), at = a * n + b;
+        loaded[at] += s->rate > 0 ? s->rate : run->rate[at] / ap_probe_streams(run, a, b);
     }
-    memcpy(first, run->leaders, (size_t)n * sizeof *first);
-    for (int i = 0; i < n; i++)
-        order[i] = i;
-    double best = order_cost(run, order, n);
-    for (int k = 0; n > 3 && n <= 64 && k < ORDER_TRIES; k++) {
-        int a = (int)(ap_rng_uniform(1, AP_RNG_PLAN, (uint64_t)(2 * k)) * n);
-        int b = (int)(ap_rng_uniform(1, AP_RNG_PLAN, (uint64_t)(2 * k + 1)) * n), kept = order[a];
-        order[a] = order[b];
-        order[b] = kept;
-        double cost = order_cost(run, order, n);
-        if (cost <= best) {
-            best = cost;
-        } else {
-            order[b] = order[a];
-            order[a] = kept;
-        }
-    }
-    for (int i = 0; i < n; i++)
-        run->leaders[i] = first[order[i]];
-    free(order);
-    free(first);
-    return AP_OK;
 }
 
-/* Sums over a site's links, one by one and all at once. A loaded rate that could not be told is taken as undisturbed.
- */
-static void find_caps(struct ap_probe_run *run)
+/* Sums over a site's links, one by one and all at once. */
+static ap_status find_caps(struct ap_probe_run *run)
 {
     int n = run->places->sites;
     struct ap_probe_site_caps *caps = run->res->caps;
-    for (int a = 0; a < n; a++)
-        for (int b = 0; b < n; b++)
-            if (a != b) {
-                caps[a].sum_out += run->rate[a * n + b];
-                caps[b].sum_in += run->rate[a * n + b];
-            }
-    for (int64_t i = 0; i < run->res->count; i++) {
-        const struct ap_probe_sample *s = &run->res->samples[i];
-        if (s->kind != AP_PROBE_LOAD_OUT && s->kind != AP_PROBE_LOAD_IN)
-            continue;
-        int from = ap_probe_site_of(run, s->from), to = ap_probe_site_of(run, s->to);
-        double alone = run->rate[from * n + to], rate = s->rate > 0 ? fmin(s->rate, alone) : alone;
-        *(s->kind == AP_PROBE_LOAD_OUT ? &caps[from].egress : &caps[to].ingress) += rate;
+    double *loaded = malloc(((size_t)n * (size_t)n + 1) * sizeof *loaded);
+    if (loaded == NULL)
+        return AP_ERR_NOMEM;
+    for (int out = 0; out < 2; out++) {
+        loaded_rates(run, out ? AP_PROBE_LOAD_OUT : AP_PROBE_LOAD_IN, loaded);
+        for (int a = 0; a < n; a++)
+            for (int b = 0; b < n; b++)
+                if (a != b) {
+                    double alone = run->rate[a * n + b];
+                    *(out ? &caps[a].egress : &caps[b].ingress) += fmin(alone, loaded[a * n + b]);
+                    *(out ? &caps[a].sum_out : &caps[b].sum_in) += alone;
+                }
     }
+    free(loaded);
     for (int a = 0; a < n; a++) {
         if (caps[a].egress >= CAPPED * caps[a].sum_out)
             caps[a].egress = 0;
         if (caps[a].ingress >= CAPPED * caps[a].sum_in)
             caps[a].ingress = 0;
     }
+    return AP_OK;
+}
+
+/* All pairs of sites once, then those that left a doubt. */
+static ap_status measure_wan(struct ap_probe_run *run)
+{
+    AP_TRY(run_phase(run, &ap_probe_wan_phase, AP_PROBE_WAN));
+    AP_TRY(share(run));
+    fill_tables(run);
+    if (drop_doubtful(run) == 0)
+        return AP_OK;
+    run->thorough = 1;
+    ap_status status = run_phase(run, &ap_probe_wan_phase, AP_PROBE_WAN);
+    run->thorough = 0;
+    AP_TRY(status);
+    AP_TRY(share(run));
+    fill_tables(run);
+    return AP_OK;
 }
 
 static ap_status measure(struct ap_probe_run *run, struct ap_probe_places *places)
@@ -328,20 +387,15 @@ static ap_status measure(struct ap_probe_run *run, struct ap_probe_places *place
         AP_TRY(run_phase(run, &ap_probe_pings_phase, AP_PROBE_FAR));
     AP_TRY(run_phase(run, &ap_probe_pairs_phase, AP_PROBE_NODE));
     AP_TRY(run_phase(run, &ap_probe_pairs_phase, AP_PROBE_SITE));
-    AP_TRY(share(run));
     if (places->sites < 2)
-        return AP_OK;
-    fill_tables(run);
-    AP_TRY(order_leaders(run));
-    AP_TRY(run_phase(run, &ap_probe_pairs_phase, AP_PROBE_WAN));
-    fill_tables(run);
-    int load = places->sites > 2 && run->opt->load;
-    if (load)
+        return share(run);
+    AP_TRY(measure_wan(run));
+    if (places->sites > 2 && run->opt->load) {
         AP_TRY(run_phase(run, &ap_probe_load_phase, AP_PROBE_LOAD_OUT));
-    AP_TRY(share(run));
-    fill_tables(run);
-    if (load)
-        find_caps(run);
+        AP_TRY(share(run));
+        AP_TRY(find_caps(run));
+    }
+    compact(run->res);
     return AP_OK;
 }
 
@@ -350,8 +404,10 @@ ap_status ap_probe_run(struct ap_probe_net *net, const struct ap_probe_options *
 {
     *result = (struct ap_probe_result){0};
     struct ap_probe_run run = {.net = net, .opt = options, .places = places, .res = result};
-    if (options->pings < 1 || options->pings > AP_PROBE_PINGS_MAX || options->repeats < 1 || options->lan_repeats < 1 ||
-        !(options->seconds > 0) || options->block < 1 || options->most_bytes < options->block)
+    if (options->pings < 1 || options->far_pings < 1 || options->far_pings > AP_PROBE_PINGS_MAX ||
+        options->repeats < 1 || options->lan_repeats < 1 || options->streams < 1 ||
+        options->streams > AP_PROBE_STREAMS_MAX || !(options->seconds > 0) || !(options->seconds_least > 0) ||
+        options->block < 1 || options->most_bytes < options->block)
         return ap_error_set(err, AP_ERR_BUG, "options of the probe out of range");
     double begin = net->vt->now(net);
     ap_status status = measure(&run, places);
@@ -360,7 +416,9 @@ ap_status ap_probe_run(struct ap_probe_net *net, const struct ap_probe_options *
     free(run.node_from);
     free(run.by_site);
     free(run.site_from);
-    free(run.leaders);
+    free(run.firsts);
+    free(run.lane);
+    free(run.doubt);
     free(run.rtt);
     free(run.spread);
     free(run.rate);

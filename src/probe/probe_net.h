@@ -12,8 +12,9 @@
 #include "base/status.h"
 
 struct ap_probe_note {
-    int32_t kind, last;
+    int32_t kind, last, peer, points;
     int64_t bytes, count;
+    double value[4];
 };
 
 enum ap_probe_event_kind { AP_PROBE_NOTE, AP_PROBE_BULK, AP_PROBE_TIMER };
@@ -27,6 +28,8 @@ struct ap_probe_event {
 /* One measured direction or pair; what was not measured is 0. */
 struct ap_probe_sample {
     int32_t from, to, kind, points; /* enum ap_probe_sample_kind; points behind the fit */
+    int32_t streams;                /* connections that carried it, between sites */
+    int32_t doubtful;               /* halves, or what a few messages told, do not agree with it */
     double rtt, spread;             /* least round trip and the difference to the longest, s */
     double rate;                    /* bytes per second, as the receiver sees it */
     double residual;                /* largest relative distance of a point from the fit */

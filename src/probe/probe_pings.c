@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Round trips of all pairs of a group at once: they load nothing, and take the time of the longest one. Between sites
- * each then asks each for a few messages, one after the other, whose pace is the first guess of a link's rate. */
+ * each then asks each for a few messages, one after the other, whose pace is the first guess of a link's rate, as one
+ * connection reaches it. */
 #include "config.h"
 
 #include <math.h>
@@ -8,8 +9,9 @@
 
 #include "probe/probe_impl.h"
 
-#define SLOT  20e-3 /* s between two questions for messages */
-#define ALIKE 0.1   /* a guess is made if both halves have the same pace */
+#define NEAR_PINGS 3     /* enough to tell sites apart */
+#define SLOT       20e-3 /* s between two questions for messages */
+#define ALIKE      0.1   /* a guess is made if both halves have the same pace */
 
 struct talk {
     int hello, sent, seen;
@@ -41,7 +43,7 @@ static ap_status start(struct ap_probe_run *run, struct ap_probe_state *state)
     struct pings *p = (struct pings *)state;
     const struct ap_probe_group *g = &p->s.group;
     struct ap_probe_net *net = run->net;
-    p->count = g->kind == AP_PROBE_NEAR ? 3 : run->opt->pings;
+    p->count = g->kind == AP_PROBE_NEAR ? NEAR_PINGS : run->opt->far_pings;
     p->bursts = g->kind == AP_PROBE_FAR;
     p->open = g->me < 0 ? 0 : g->n - 1;
     p->s.done = p->open <= 0;
@@ -91,6 +93,9 @@ static ap_status ask(struct ap_probe_run *run, struct pings *p)
         if (t->asked || t->seen < p->count)
             continue;
         t->asked = 1;
+        note.last = i > g->me; /* what I have measured, the other needs as well */
+        note.value[0] = t->least;
+        note.value[1] = t->most - t->least;
         AP_TRY(net->vt->expect_bulk(net, p->s.rank, g->members[i], note.bytes, note.count));
         AP_TRY(net->vt->note(net, p->s.rank, g->members[i], &note));
         p->next_ask = net->vt->now(net) + SLOT;
@@ -99,15 +104,32 @@ static ap_status ask(struct ap_probe_run *run, struct pings *p)
     return AP_OK;
 }
 
-static void guess(struct ap_probe_run *run, const struct pings *p, int from, const struct talk *t)
+static ap_status guess(struct ap_probe_run *run, const struct pings *p, int member, const struct talk *t)
 {
+    const struct ap_probe_group *g = &p->s.group;
     int64_t bytes = run->opt->block;
     int half = AP_PROBE_FIRST / 2;
     double one = ap_probe_slope(t->times, 0, half, bytes);
     double other = ap_probe_slope(t->times, half, AP_PROBE_FIRST - 1, bytes);
-    if (fabs(one - other) <= ALIKE * fmax(one, other))
-        run->guess[ap_probe_site_of(run, from) * run->places->sites + ap_probe_site_of(run, p->s.rank)] =
-            fmin(one, other);
+    if (fabs(one - other) > ALIKE * fmax(one, other))
+        return AP_OK;
+    struct ap_probe_sample sample = {.from = g->members[member],
+                                     .to = p->s.rank,
+                                     .kind = AP_PROBE_GUESS,
+                                     .points = AP_PROBE_FIRST,
+                                     .streams = 1,
+                                     .rate = fmin(one, other),
+                                     .residual = fabs(one / other - 1)};
+    run->guess[member * g->n + g->me] = sample.rate;
+    return ap_probe_add_sample(run, &sample);
+}
+
+/* The round trip between my site and another, which the tables of both have from now on. */
+static void note_far(struct ap_probe_run *run, const struct ap_probe_group *g, int member, double least, double spread)
+{
+    int there = g->me * g->n + member, back = member * g->n + g->me;
+    run->rtt[there] = run->rtt[back] = least;
+    run->spread[there] = run->spread[back] = spread;
 }
 
 static ap_status pong(struct ap_probe_run *run, struct pings *p, struct talk *t, const struct ap_probe_event *e)
@@ -117,6 +139,8 @@ static ap_status pong(struct ap_probe_run *run, struct pings *p, struct talk *t,
     t->most = fmax(t->most, rtt);
     if (t->seen < p->count)
         return AP_OK;
+    if (p->bursts)
+        note_far(run, &p->s.group, (int)(t - p->talks), t->least, t->most - t->least);
     struct ap_probe_sample sample = {.from = p->s.rank,
                                      .to = e->peer,
                                      .kind = (int)p->s.group.kind,
@@ -136,6 +160,8 @@ static ap_status take_note(struct ap_probe_run *run, struct pings *p, int member
         return member > p->s.group.me && !p->ticking ? tick(run, p) : AP_OK;
     case AP_PROBE_PULL:
         t->served = 1;
+        if (e->note.last)
+            note_far(run, &p->s.group, member, e->note.value[0], e->note.value[1]);
         return net->vt->bulk(net, p->s.rank, e->peer, e->note.bytes, e->note.count);
     case AP_PROBE_PING:
         t->seen++;
@@ -172,7 +198,7 @@ static ap_status event(struct ap_probe_run *run, struct ap_probe_state *state, c
     } else {
         t->times[t->got++] = e->time;
         if (t->got == AP_PROBE_FIRST)
-            guess(run, p, e->peer, t);
+            AP_TRY(guess(run, p, member, t));
     }
     int over = t->seen == p->count && (!p->bursts || (t->served && t->got == AP_PROBE_FIRST));
     p->open -= over;

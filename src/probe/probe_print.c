@@ -2,6 +2,7 @@
  * A probe for people and programs: summary, JSON, heat map. */
 #include "config.h"
 
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +15,7 @@
 #define GBIT       (8 / 1e9)
 #define MATRIX_MAX 16  /* sites whose links are printed as a table */
 #define ASYMMETRIC 1.2 /* of the two directions' bandwidths */
+#define ONE_ENOUGH 0.9 /* of a pair's rate: what a single connection reaches is worth a word if it is less */
 #define MAP_RANKS  24  /* what a heat map shows: ranks up to so many, */
 #define MAP_NODES  96  /* else nodes up to so many, else sites */
 
@@ -22,6 +24,19 @@ static void counted(char *buf, size_t size, const struct ap_topology *t)
 {
     snprintf(buf, size, "%d %s on %d %s at %d %s", t->rank_count, t->rank_count == 1 ? "rank" : "ranks", t->node_count,
              t->node_count == 1 ? "node" : "nodes", t->site_count, t->site_count == 1 ? "site" : "sites");
+}
+
+/* By enum ap_probe_step, for people and for JSON. */
+static const char *const steps[AP_PROBE_STEPS][2] = {{"round trips", "trips"}, {"inside of sites", "inside"},
+                                                     {"between sites", "wan"}, {"again", "again"},
+                                                     {"under load", "load"},   {"telling all", "share"}};
+
+static void print_spent(const struct ap_probe_report *r, struct ap_strbuf *b)
+{
+    ap_strbuf_add(b, "seconds:");
+    for (int i = 0; i < AP_PROBE_STEPS; i++)
+        ap_strbuf_addf(b, "%s %s %.1f", i > 0 ? "," : "", steps[i][0], r->result->spent[i]);
+    ap_strbuf_add(b, "\n");
 }
 
 struct level {
@@ -67,6 +82,49 @@ static void print_time(struct ap_strbuf *b, double s)
     ap_strbuf_addf(b, "%11s", text);
 }
 
+static int site_at(const struct ap_probe_report *r, int rank)
+{
+    return r->places->site[r->places->node[rank]];
+}
+
+/* What one connection reaches, [sites][sites] by direction, 0: it was not measured alone. NULL: out of memory. */
+static double *rates_of_one(const struct ap_probe_report *r)
+{
+    size_t n = (size_t)r->places->sites;
+    double *one = calloc(n * n + 1, sizeof *one);
+    for (int64_t i = 0; one != NULL && i < r->result->count; i++) {
+        const struct ap_probe_sample *s = &r->result->samples[i];
+        if (s->kind == AP_PROBE_GUESS)
+            one[(size_t)site_at(r, s->from) * n + (size_t)site_at(r, s->to)] = s->rate;
+    }
+    return one;
+}
+
+static void print_streams(const struct ap_probe_report *r, struct ap_strbuf *b)
+{
+    int least = INT_MAX, most = 0, n = r->places->sites;
+    double part = 1, *one = rates_of_one(r);
+    b->failed |= one == NULL;
+    for (int64_t i = 0; one != NULL && i < r->result->count; i++) {
+        const struct ap_probe_sample *s = &r->result->samples[i];
+        if (s->kind != AP_PROBE_WAN)
+            continue;
+        double alone = one[site_at(r, s->from) * n + site_at(r, s->to)];
+        least = s->streams < least ? s->streams : least;
+        most = s->streams > most ? s->streams : most;
+        part = alone > 0 && s->rate > 0 ? fmin(part, alone / s->rate) : part;
+    }
+    free(one);
+    if (most < 2)
+        return;
+    ap_strbuf_addf(b, "  connections between two sites: %d", least);
+    if (most > least)
+        ap_strbuf_addf(b, " to %d", most);
+    if (part < ONE_ENOUGH)
+        ap_strbuf_addf(b, "; one alone reaches as little as %.0f %% of what they reach together", 100 * part);
+    ap_strbuf_add(b, "\n");
+}
+
 static void print_levels(const struct ap_probe_report *r, struct ap_strbuf *b)
 {
     ap_strbuf_addf(b, "%-26s %6s %11s%11s %10s%10s %9s\n", "", "pairs", "round trip", "to", "Gbit/s", "to", "off fit");
@@ -79,6 +137,7 @@ static void print_levels(const struct ap_probe_report *r, struct ap_strbuf *b)
         print_time(b, g.rtt[1]);
         ap_strbuf_addf(b, " %10.4g%10.4g %7.1f %%\n", g.rate[0] * GBIT, g.rate[1] * GBIT, 100 * g.residual);
     }
+    print_streams(r, b);
 }
 
 static void print_cap(struct ap_strbuf *b, double cap)
@@ -197,6 +256,8 @@ char *ap_probe_report_text(const struct ap_probe_report *r, const struct ap_topo
     char what[96];
     counted(what, sizeof what, t);
     ap_strbuf_addf(&b, "probe: %s, measured in %.1f s, %s\n", what, r->result->seconds, r->date);
+    if (t->site_count > 1)
+        print_spent(r, &b);
     ap_strbuf_addf(&b, "speed of a rank: %.1f to %.1f GFLOP/s, by %s\n", least / 1e9, most / 1e9, r->measured_by);
     if (t->rank_count > 1)
         print_levels(r, &b);
@@ -226,6 +287,7 @@ static void json_level(struct ap_json *j, const struct level *l, const struct ra
 static void json_links(struct ap_json *j, const struct ap_probe_report *r, const struct ap_topology *t)
 {
     int n = t->site_count;
+    double *one = rates_of_one(r);
     ap_json_begin_array(j, "links");
     for (int64_t i = 0; i < r->result->count; i++) {
         const struct ap_probe_sample *s = &r->result->samples[i];
@@ -238,8 +300,13 @@ static void json_links(struct ap_json *j, const struct ap_probe_report *r, const
         ap_json_real(j, "rtt_ms", 2e3 * t->wan[a * n + b].latency);
         ap_json_real(j, "gbit_per_s", s->rate * GBIT);
         ap_json_real(j, "residual", s->residual);
+        ap_json_int(j, "connections", s->streams);
+        double alone = one != NULL ? one[a * n + b] : 0;
+        ap_json_real(j, "gbit_per_s_one", alone > 0 ? alone * GBIT : NAN);
+        ap_json_bool(j, "doubtful", s->doubtful);
         ap_json_end_object(j);
     }
+    free(one);
     ap_json_end_array(j);
 }
 
@@ -281,6 +348,10 @@ char *ap_probe_report_json(const struct ap_probe_report *r, const struct ap_topo
     ap_json_int(&j, "version", 1);
     ap_json_str(&j, "date", r->date);
     ap_json_real(&j, "seconds", r->result->seconds);
+    ap_json_begin_object(&j, "spent_s");
+    for (int i = 0; i < AP_PROBE_STEPS; i++)
+        ap_json_real(&j, steps[i][1], r->result->spent[i]);
+    ap_json_end_object(&j);
     ap_json_str(&j, "speed_by", r->measured_by);
     ap_json_begin_object(&j, "levels");
     for (int i = 0; i < LEVELS; i++) {

@@ -12,7 +12,8 @@
 #define NOTE_BYTES  64
 #define SEGMENT_MIN 1500
 #define SEGMENT_MAX (256 << 10)
-#define SEGMENT_S   1e-4 /* a segment takes so long on the slowest line: small against what is measured */
+#define SEGMENT_LAN (1 << 20) /* the most inside of a site, where nothing shares a line */
+#define SEGMENT_S   1e-4      /* a segment takes so long on the slowest line: small against what is measured */
 
 /* What timers and packets point to; the first member of each. */
 enum thing { RANK_TIMER, FLOW_PUMP, SEGMENT, RESEND };
@@ -37,8 +38,10 @@ struct flow {
     int from, to;
     int route[AP_LINK_SIM_HOPS], hops;
     double rate, rtt; /* bytes per second of the slowest line, 0: no limit; s */
+    int link;         /* number of the link between sites, -1: none */
+    double link_rate; /* bytes per second, 0: no limit */
     double window, sent_of_window;
-    int pumping;
+    int pumping, busy;                      /* busy: counted among the flows of its link */
     struct message *first, *last, *sending; /* in order; delivered ones are gone */
     struct message *notes, **notes_end;
     int64_t bulk_ready, notes_wanted, bulk_wanted;
@@ -66,7 +69,8 @@ struct sim {
     int site_count, node_count, rank_count;
     struct node *nodes;
     int *node_of;
-    int64_t first_window;
+    struct ap_probe_sim_window window;
+    int *busy;      /* [sites * sites] flows that send over a link */
     double barrier; /* s: the longest round trip */
     struct flow **table;
     size_t table_size;
@@ -119,6 +123,11 @@ static double way_delay(const struct sim *s, const struct flow *f)
     return ms * 1e-3;
 }
 
+static double window_most(const struct sim *s)
+{
+    return s->window.most > 0 ? (double)s->window.most : INFINITY;
+}
+
 static struct flow *find_flow(struct sim *s, int from, int to)
 {
     size_t key = ((size_t)from * 2654435761u ^ (size_t)to * 40503u * 65537u) % s->table_size;
@@ -137,39 +146,62 @@ static struct flow *find_flow(struct sim *s, int from, int to)
         double rate = ap_link_sim_line(s->links, f->route[i])->params.rate_mbit * 1e6 / 8;
         f->rate = rate <= 0 ? f->rate : f->rate <= 0 ? rate : fmin(f->rate, rate);
     }
-    f->window = s->first_window > 0 ? (double)s->first_window : INFINITY;
+    int a = s->nodes[s->node_of[from]].site, b = s->nodes[s->node_of[to]].site;
+    f->link = a == b ? -1 : a * s->site_count + b;
+    if (f->link >= 0)
+        f->link_rate = ap_link_sim_line(s->links, ap_link_sim_link(s->links, a, b))->params.rate_mbit * 1e6 / 8;
+    f->window = window_most(s);
+    if (s->window.first > 0)
+        f->window = fmin(f->window, (double)s->window.first);
     s->table[key] = f;
     return f;
 }
 
 /* ---- sending */
 
-/* One segment of the flow, then a timer for the next: by the slowest line, or by a window each round trip. */
+static void set_busy(struct sim *s, struct flow *f, int busy)
+{
+    if (f->link >= 0)
+        s->busy[f->link] += busy - f->busy;
+    f->busy = busy;
+}
+
+/* What the flow may send a second, 0: no limit: the slowest line's rate, an equal part of the link's. */
+static double flow_rate(const struct sim *s, const struct flow *f)
+{
+    double part = f->link >= 0 ? f->link_rate / s->busy[f->link] : 0;
+    return part <= 0 ? f->rate : fmin(f->rate, part);
+}
+
+/* One segment of the flow, then a timer for the next: by its rate, or by a window each round trip. */
 static ap_status pump(struct sim *s, struct flow *f)
 {
+    double most = f->link >= 0 ? SEGMENT_MAX : SEGMENT_LAN;
     f->pumping = 0;
     while (f->sending != NULL) {
         struct message *m = f->sending;
-        double segment = f->rate > 0 ? fmin(fmax(f->rate * SEGMENT_S, SEGMENT_MIN), SEGMENT_MAX) : SEGMENT_MAX;
+        set_busy(s, f, 1);
+        double rate = flow_rate(s, f), segment = rate > 0 ? fmin(fmax(rate * SEGMENT_S, SEGMENT_MIN), most) : most;
         int64_t bytes = (int64_t)fmin(segment, fmin((double)m->unsent, f->window));
         bytes = bytes < 1 ? 1 : bytes;
         m->unsent -= bytes;
         if (m->unsent <= 0)
             f->sending = m->next;
         AP_TRY(ap_link_sim_send(s->links, f->route, f->hops, bytes, m));
-        double wait = f->rate > 0 ? (double)bytes / f->rate : 0;
-        if (f->window < f->rate * f->rtt)
-            wait = (double)bytes / f->window * f->rtt;
+        double wait = rate > 0 ? (double)bytes / rate : 0;
+        if (f->window < INFINITY)
+            wait = fmax(wait, (double)bytes / f->window * f->rtt);
         f->sent_of_window += (double)bytes;
         if (f->sent_of_window >= f->window) {
             f->sent_of_window = 0;
-            f->window *= 2;
+            f->window = fmin(2 * f->window, window_most(s));
         }
         if (wait > 0) {
             f->pumping = 1;
             return ap_link_sim_timer(s->links, (int64_t)llround(wait * 1e9), f);
         }
     }
+    set_busy(s, f, 0);
     return AP_OK;
 }
 
@@ -413,7 +445,7 @@ static ap_status build(struct sim *s, const struct ap_link_net *net)
 }
 
 ap_status ap_probe_sim_create(const struct ap_link_net *net, const struct ap_probe_sim_site *sites, uint64_t seed,
-                              int64_t first_window, struct ap_probe_net **net_p)
+                              struct ap_probe_sim_window window, struct ap_probe_net **net_p)
 {
     int nodes = 0, ranks = 0;
     for (int i = 0; i < net->n; i++) {
@@ -428,15 +460,16 @@ ap_status ap_probe_sim_create(const struct ap_link_net *net, const struct ap_pro
         return AP_ERR_NOMEM;
     }
     *made = (struct ap_probe_net){.vt = &sim_ops, .locals = ranks, .impl = s};
-    s->first_window = first_window;
+    s->window = window;
     s->site_count = net->n;
     s->table_size = (size_t)ranks * 16 + 1;
     s->sites = malloc((size_t)net->n * sizeof *s->sites);
     s->nodes = calloc((size_t)nodes + 1, sizeof *s->nodes);
     s->node_of = calloc((size_t)ranks + 1, sizeof *s->node_of);
     s->table = calloc(s->table_size, sizeof(struct flow *));
+    s->busy = calloc((size_t)net->n * (size_t)net->n + 1, sizeof *s->busy);
     ap_status status = AP_ERR_NOMEM;
-    if (s->sites != NULL && s->nodes != NULL && s->node_of != NULL && s->table != NULL) {
+    if (s->sites != NULL && s->nodes != NULL && s->node_of != NULL && s->table != NULL && s->busy != NULL) {
         memcpy(s->sites, sites, (size_t)net->n * sizeof *s->sites);
         status = ap_link_sim_create(seed, &s->links);
     }
@@ -480,6 +513,7 @@ void ap_probe_sim_destroy(struct ap_probe_net *net)
         free(s->nodes[i].inside);
     ap_link_sim_destroy(s->links);
     free(s->table);
+    free(s->busy);
     free(s->sites);
     free(s->nodes);
     free(s->node_of);

@@ -13,6 +13,7 @@
 #define WORDS_MAX 16
 #define WORD_MAX  128
 #define FILE_MAX  (1 << 20)
+#define KEYS_MAX  32
 
 struct words {
     int n;
@@ -32,6 +33,7 @@ static const struct verb {
     {"cut-oneway", AP_LINK_CUT_ONEWAY, 2, 2, "cut-oneway SRC DST"},
     {"heal-oneway", AP_LINK_HEAL_ONEWAY, 2, 2, "heal-oneway SRC DST"},
     {"spike", AP_LINK_SPIKE, 4, 4, "spike SRC DST MS SECONDS"},
+    {"cap", AP_LINK_CAP, 2, 3, "cap SITE key=value..."},
 };
 #define VERBS_N (sizeof verbs / sizeof verbs[0])
 
@@ -88,29 +90,51 @@ static ap_status site(const struct ap_link_net *net, const struct words *w, int 
     return fail(err, w->column[i]);
 }
 
-static ap_status assignment(const char *word, long column, struct ap_link_command *c, struct ap_error *err)
+/* The key of "key=value", one of names; -1 with the error. */
+static int key_of(const char *word, long column, const char *const *names, int count, struct ap_error *err)
 {
     char key[WORD_MAX];
     size_t size = strcspn(word, "=");
     memcpy(key, word, size);
     key[size] = '\0';
-    int k = ap_link_key_find(key);
-    if (k < 0 || word[size] != '=') {
-        struct ap_suggest s = {0};
-        for (int i = 0; i < ap_link_keys_n; i++)
-            ap_suggest_consider(&s, key, ap_link_keys[i].name);
-        if (k < 0)
-            ap_error_set(err, AP_ERR_INPUT, "no parameter \"%s\"", key);
-        else
-            ap_error_set(err, AP_ERR_INPUT, "\"%s\" has no value: %s=VALUE", key, key);
-        const char *near = ap_suggest_result(&s, key);
-        if (k < 0 && near != NULL)
+    struct ap_suggest s = {0};
+    int k = 0;
+    while (k < count && strcmp(names[k], key) != 0)
+        ap_suggest_consider(&s, key, names[k++]);
+    if (k < count && word[size] == '=')
+        return k;
+    const char *near = ap_suggest_result(&s, key);
+    if (k < count) {
+        ap_error_set(err, AP_ERR_INPUT, "\"%s\" has no value: %s=VALUE", key, key);
+    } else {
+        ap_error_set(err, AP_ERR_INPUT, "no parameter \"%s\"", key);
+        if (near != NULL)
             ap_error_hint(err, "did you mean \"%s\"?", near);
-        return fail(err, column);
     }
+    fail(err, column);
+    return -1;
+}
+
+static ap_status assignment(const char *word, long column, struct ap_link_command *c, struct ap_error *err)
+{
+    static const char *const caps[] = {"egress_mbit", "ingress_mbit"};
+    const char *names[KEYS_MAX];
+    int cap = c->verb == AP_LINK_CAP, count = cap ? 2 : ap_link_keys_n;
+    if (count > KEYS_MAX)
+        return ap_error_set(err, AP_ERR_BUG, "%d parameters, room for %d", count, KEYS_MAX);
+    for (int i = 0; i < count; i++)
+        names[i] = cap ? caps[i] : ap_link_keys[i].name;
+    int k = key_of(word, column, names, count, err);
+    if (k < 0)
+        return AP_ERR_INPUT;
+    const struct ap_link_key *range = &ap_link_keys[cap ? ap_link_key_find("rate_mbit") : k];
+    long at = (long)strlen(names[k]) + 1;
     double v;
-    AP_TRY(number(word + size + 1, column + (long)size + 1, ap_link_keys[k].least, ap_link_keys[k].most, &v, err));
-    ap_link_params_set(&c->values, k, v);
+    AP_TRY(number(word + at, column + at, range->least, range->most, &v, err));
+    if (cap)
+        c->cap[k] = v;
+    else
+        ap_link_params_set(&c->values, k, v);
     c->mask |= 1u << k;
     return AP_OK;
 }
@@ -148,13 +172,16 @@ static ap_status parse_words(const struct ap_link_net *net, const struct words *
         return AP_ERR_INPUT;
     c->verb = v->verb;
     AP_TRY(site(net, w, first + 1, &c->src, err));
-    AP_TRY(site(net, w, first + 2, &c->dst, err));
+    if (v->verb == AP_LINK_CAP)
+        c->dst = -1;
+    else
+        AP_TRY(site(net, w, first + 2, &c->dst, err));
     if (c->src == c->dst && c->src >= 0) {
         ap_error_set(err, AP_ERR_INPUT, "no link from a site to itself");
         return fail(err, w->column[first + 2]);
     }
-    if (v->verb == AP_LINK_SET)
-        for (int i = first + 3; i < w->n; i++)
+    if (v->verb == AP_LINK_SET || v->verb == AP_LINK_CAP)
+        for (int i = first + (v->verb == AP_LINK_CAP ? 2 : 3); i < w->n; i++)
             AP_TRY(assignment(w->word[i], w->column[i], c, err));
     if (v->verb == AP_LINK_SPIKE) {
         AP_TRY(number(w->word[first + 3], w->column[first + 3], 0, 60000, &c->ms, err));
@@ -176,6 +203,14 @@ ap_status ap_link_command_parse(const struct ap_link_net *net, const char *text,
     AP_TRY(parse_words(net, &w, 0, &c, err));
     *c_p = c;
     return AP_OK;
+}
+
+static void set_caps(struct ap_link_net *net, const struct ap_link_command *c)
+{
+    for (int s = 0; s < net->n; s++)
+        for (int k = 0; k < 2; k++)
+            if ((c->src < 0 || c->src == s) && (c->mask & 1u << k) != 0)
+                ap_link_net_cap(net, s, k, c->cap[k]);
 }
 
 static int names_link(const struct ap_link_command *c, int s, int d)
@@ -204,6 +239,10 @@ static struct ap_link_params changed(const struct ap_link_command *c, const stru
 ap_status ap_link_command_apply(struct ap_link_net *net, const struct ap_link_command *c, int64_t now_ns,
                                 struct ap_error *err)
 {
+    if (c->verb == AP_LINK_CAP) {
+        set_caps(net, c);
+        return AP_OK;
+    }
     for (int pass = 0; pass < 2; pass++) /* first whether every link can take it */
         for (int s = 0; s < net->n; s++)
             for (int d = 0; d < net->n; d++) {

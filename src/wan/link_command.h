@@ -5,6 +5,7 @@
  *     cut A B | heal A B          both directions down, up
  *     cut-oneway SRC DST          one direction down; heal-oneway SRC DST
  *     spike SRC DST MS SECONDS    packets that enter SRC -> DST in the next SECONDS are MS later
+ *     cap SITE key=value...       egress_mbit, ingress_mbit: of all that leaves or enters the site; 0: no cap
  *
  * A site is a name of the matrix or * (every site). A scenario has one command a line, "SECONDS COMMAND", times not
  * decreasing; blank lines and what follows # are skipped. Pure but for ap_link_scenario_read. */
@@ -13,14 +14,23 @@
 
 #include "wan/link_net.h"
 
-enum ap_link_verb { AP_LINK_SET, AP_LINK_CUT, AP_LINK_HEAL, AP_LINK_CUT_ONEWAY, AP_LINK_HEAL_ONEWAY, AP_LINK_SPIKE };
+enum ap_link_verb {
+    AP_LINK_SET,
+    AP_LINK_CUT,
+    AP_LINK_HEAL,
+    AP_LINK_CUT_ONEWAY,
+    AP_LINK_HEAL_ONEWAY,
+    AP_LINK_SPIKE,
+    AP_LINK_CAP
+};
 
 struct ap_link_command {
     enum ap_link_verb verb;
-    int src, dst;                 /* -1: every site */
-    unsigned mask;                /* set: bit k stands for key k */
+    int src, dst;                 /* -1: every site; cap: src alone */
+    unsigned mask;                /* set: bit k stands for key k; cap: bit 0 for egress, 1 for ingress */
     struct ap_link_params values; /* set */
     double ms, seconds;           /* spike */
+    double cap[2];                /* cap: Mbit/s of egress, ingress */
     int64_t at_ns;                /* scenario: time since its start */
 };
 

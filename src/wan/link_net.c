@@ -201,8 +201,13 @@ static ap_status build(struct reader *r)
 {
     int n = r->net->n;
     r->net->links = calloc((size_t)n * (size_t)n, sizeof *r->net->links);
-    if (r->net->links == NULL)
+    r->net->egress = calloc((size_t)n, sizeof *r->net->egress);
+    r->net->ingress = calloc((size_t)n, sizeof *r->net->ingress);
+    if (r->net->links == NULL || r->net->egress == NULL || r->net->ingress == NULL)
         return ap_error_set(r->err, AP_ERR_NOMEM, "no memory for the links of %d sites", n);
+    for (int k = 0; k < 2 * n; k++)
+        ap_link_model_init(k < n ? &r->net->egress[k] : &r->net->ingress[k - n], &AP_LINK_PARAMS_DEFAULT, r->net->seed,
+                           (uint64_t)AP_RNG_LINK << 32 | (uint64_t)(n * n + k));
     for (int s = 0; s < n; s++)
         for (int d = 0; d < n; d++) {
             struct ap_link_params p;
@@ -254,6 +259,8 @@ void ap_link_net_free(struct ap_link_net *net)
         return;
     free(net->names);
     free(net->links);
+    free(net->egress);
+    free(net->ingress);
     free(net);
 }
 
@@ -273,6 +280,18 @@ struct ap_link_model *ap_link_net_link(const struct ap_link_net *net, int src, i
 double ap_link_net_rtt_ms(const struct ap_link_net *net, int a, int b)
 {
     return ap_link_net_link(net, a, b)->params.delay_ms + ap_link_net_link(net, b, a)->params.delay_ms;
+}
+
+void ap_link_net_cap(struct ap_link_net *net, int site, int ingress, double mbit)
+{
+    struct ap_link_params p = AP_LINK_PARAMS_DEFAULT;
+    double longest = 0;
+    for (int a = 0; a < net->n; a++)
+        for (int b = 0; b < a; b++)
+            longest = fmax(longest, ap_link_net_rtt_ms(net, a, b));
+    p.rate_mbit = mbit;
+    p.queue_kb = fmin(fmax(mbit * longest / 8, 256), ap_link_keys[ap_link_key_find("queue_kb")].most);
+    ap_link_model_change(ingress ? &net->ingress[site] : &net->egress[site], &p);
 }
 
 ap_status ap_link_net_unknown(const struct ap_link_net *net, const char *name, struct ap_error *err)

@@ -20,6 +20,9 @@ struct ap_link_net {
     uint64_t seed;
     char (*names)[AP_LINK_NAME_MAX + 1];
     struct ap_link_model *links; /* n x n, link src -> dst at src * n + dst; the diagonal is down */
+    /* [n] what passes all that leaves, or enters, a site, before and behind the links; rate_mbit 0, as at first: no cap
+     */
+    struct ap_link_model *egress, *ingress;
 };
 
 /* name stands in error messages. On success *net_p is owned by the caller (ap_link_net_free). */
@@ -32,6 +35,9 @@ int ap_link_net_find(const struct ap_link_net *net, const char *name);
 struct ap_link_model *ap_link_net_link(const struct ap_link_net *net, int src, int dst);
 /* Least round trip between two sites in ms as set now, both directions' delays. */
 double ap_link_net_rtt_ms(const struct ap_link_net *net, int a, int b);
+/* A cap on all that leaves or enters a site from now on; its queue holds the longest round trip of the matrix, at least
+ * 256 KB, and drops the tail like a link's. mbit 0: no cap. */
+void ap_link_net_cap(struct ap_link_net *net, int site, int ingress, double mbit);
 /* The error that a name is no site, with the nearest one as the hint. */
 ap_status ap_link_net_unknown(const struct ap_link_net *net, const char *name, struct ap_error *err);
 

@@ -116,6 +116,11 @@ int ap_link_sim_route(const struct ap_link_sim *s, int src, int dst, int route[3
     return hops;
 }
 
+int ap_link_sim_link(const struct ap_link_sim *s, int src, int dst)
+{
+    return s->link[src * s->sites + dst];
+}
+
 struct ap_link_model *ap_link_sim_line(struct ap_link_sim *s, int line)
 {
     return &s->lines[line];

@@ -34,6 +34,8 @@ ap_status ap_link_sim_add_net(struct ap_link_sim *s, const struct ap_link_net *n
                               const double *ingress_mbit);
 /* The lines from site to site of that matrix (cap of src, link, cap of dst) into route; how many, at most 3. */
 int ap_link_sim_route(const struct ap_link_sim *s, int src, int dst, int route[3]);
+/* The line of that link alone. */
+int ap_link_sim_link(const struct ap_link_sim *s, int src, int dst);
 /* To look at, change, or disturb while the simulation runs. */
 struct ap_link_model *ap_link_sim_line(struct ap_link_sim *s, int line);
 

@@ -34,6 +34,7 @@
 struct packet {
     struct packet *next; /* in the free list */
     int src, dst, size;
+    int at_gate; /* it waits to enter its site, behind the cap of all that does */
     char data[];
 };
 
@@ -172,6 +173,12 @@ static int destination(const struct emulator *e, const char *ip, int size)
     return site < (uint32_t)e->net->n ? (int)site : -1;
 }
 
+/* Behind the cap of a site, if it has one: *ns_p becomes the time then. 0: its queue is full. */
+static int through_cap(struct ap_link_model *cap, int64_t *ns_p, int64_t bytes)
+{
+    return cap->params.rate_mbit <= 0 || ap_link_model_send(cap, *ns_p, bytes, ns_p) == AP_LINK_PASS;
+}
+
 /* A packet that came out of a site: its fate, and if it passes, its place in the heap. */
 static void accept_packet(struct emulator *e, int src, const char *data, int size, int64_t read_late)
 {
@@ -184,7 +191,9 @@ static void accept_packet(struct emulator *e, int src, const char *data, int siz
         return;
     }
     late(e, src, dst, read_late);
-    if (ap_link_model_send(ap_link_net_link(e->net, src, dst), now, line_bytes(e, data, size), &arrive) != AP_LINK_PASS)
+    int64_t bytes = line_bytes(e, data, size);
+    if (!through_cap(&e->net->egress[src], &now, bytes) ||
+        ap_link_model_send(ap_link_net_link(e->net, src, dst), now, bytes, &arrive) != AP_LINK_PASS)
         return;
     struct packet *p = packet_new(e, size);
     if (p == NULL) {
@@ -194,6 +203,7 @@ static void accept_packet(struct emulator *e, int src, const char *data, int siz
     p->src = src;
     p->dst = dst;
     p->size = size;
+    p->at_gate = 0;
     memcpy(p->data, data, (size_t)size);
     if (ap_due_heap_put(&e->heap, arrive, p) != 0) {
         e->no_memory++;
@@ -212,12 +222,27 @@ static void read_site(struct emulator *e, int src, int64_t read_late)
     }
 }
 
+/* A packet that has come over its link, to a site that has a cap on all that enters it. */
+static void enter_gate(struct emulator *e, struct packet *p, int64_t due)
+{
+    int passes = through_cap(&e->net->ingress[p->dst], &due, line_bytes(e, p->data, p->size));
+    p->at_gate = 1;
+    if (passes && ap_due_heap_put(&e->heap, due, p) == 0)
+        return;
+    e->no_memory += (uint64_t)passes;
+    packet_done(e, p);
+}
+
 static void deliver(struct emulator *e)
 {
     const struct ap_due *first;
     for (int64_t now; (first = ap_due_heap_first(&e->heap)) != NULL && first->due_ns <= (now = emulator_now());) {
         int64_t due = first->due_ns;
         struct packet *p = ap_due_heap_take(&e->heap);
+        if (!p->at_gate && e->net->ingress[p->dst].params.rate_mbit > 0) {
+            enter_gate(e, p, due);
+            continue;
+        }
         if (write(e->sites[p->dst].tun, p->data, (size_t)p->size) != p->size)
             e->refused++;
         late(e, p->src, p->dst, now - due);
@@ -295,6 +320,11 @@ void emulator_reset(struct emulator *e)
         e->late_ns[i] = 0;
         memset(e->net->links[i].packets, 0, sizeof e->net->links[i].packets);
         memset(e->net->links[i].bytes, 0, sizeof e->net->links[i].bytes);
+    }
+    for (int i = 0; i < 2 * e->net->n; i++) {
+        struct ap_link_model *cap = i < e->net->n ? &e->net->egress[i] : &e->net->ingress[i - e->net->n];
+        memset(cap->packets, 0, sizeof cap->packets);
+        memset(cap->bytes, 0, sizeof cap->bytes);
     }
     e->stray = e->refused = e->no_memory = 0;
 }

@@ -26,7 +26,8 @@ static const char usage[] =
     "  --offload        packets of up to 64 KB: several times the throughput; losses are per large packet\n"
     "  --no-realtime    keep the scheduling class of the caller (also: AP_TESTBED_REALTIME=0)\n"
     "ctl commands: set SRC DST key=value... | cut A B | heal A B | cut-oneway SRC DST | heal-oneway SRC DST |\n"
-    "  spike SRC DST MS SECONDS | scenario FILE | stats | reset      (* stands for every site)\n";
+    "  spike SRC DST MS SECONDS | cap SITE egress_mbit=MBIT ingress_mbit=MBIT | scenario FILE | stats | reset\n"
+    "  (* stands for every site)\n";
 
 enum { OPT_DIR = 1, OPT_SEED, OPT_SCENARIO, OPT_SECONDS, OPT_HOSTNAMES, OPT_OFFLOAD, OPT_NO_REALTIME, OPT_HELP };
 static const struct option options[] = {

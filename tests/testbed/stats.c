@@ -23,6 +23,19 @@ static void link_line(const struct emulator *e, int s, int d, struct ap_strbuf *
                    (double)e->late_ns[s * e->net->n + d] * 1e-6);
 }
 
+static void cap_line(const struct emulator *e, int site, struct ap_strbuf *out)
+{
+    const struct ap_link_model *caps[2] = {&e->net->egress[site], &e->net->ingress[site]};
+    static const char *const names[2] = {"egress", "ingress"};
+    for (int k = 0; k < 2; k++)
+        if (caps[k]->params.rate_mbit > 0)
+            ap_strbuf_addf(out, "cap %s %s_mbit=%g queue_kb=%.0f passed=%llu queue_full=%llu bytes=%llu\n",
+                           e->net->names[site], names[k], caps[k]->params.rate_mbit, caps[k]->params.queue_kb,
+                           (unsigned long long)caps[k]->packets[AP_LINK_PASS],
+                           (unsigned long long)caps[k]->packets[AP_LINK_QUEUE_FULL],
+                           (unsigned long long)caps[k]->bytes[AP_LINK_PASS]);
+}
+
 /* Worst lateness as a multiple of what its link allows; where it was. */
 static double worst(const struct emulator *e, int *s_p, int *d_p)
 {
@@ -50,6 +63,8 @@ void emulator_stats(const struct emulator *e, struct ap_strbuf *out)
         for (int j = 0; j < e->net->n; j++)
             if (i != j)
                 link_line(e, i, j, out);
+    for (int i = 0; i < e->net->n; i++)
+        cap_line(e, i, out);
     ap_strbuf_addf(out, "other on_their_way=%zu stray=%llu refused=%llu no_memory=%llu scenario_left=%d\n", e->heap.n,
                    (unsigned long long)e->stray, (unsigned long long)e->refused, (unsigned long long)e->no_memory,
                    e->scenario.n - e->scenario_next);

@@ -432,6 +432,32 @@ AP_TEST(link_command, changes_what_it_names)
     ap_link_net_free(net);
 }
 
+AP_TEST(link_command, caps_of_sites)
+{
+    struct ap_link_net *net = net_of(three);
+    int64_t at;
+    do_line(net, "cap * ingress_mbit=40");
+    do_line(net, "cap b egress_mbit=80 ingress_mbit=0");
+    for (int s = 0; s < 3; s++) {
+        cr_expect_eq(net->egress[s].params.rate_mbit, s == 1 ? 80 : 0);
+        cr_expect_eq(net->ingress[s].params.rate_mbit, s == 1 ? 0 : 40);
+        cr_expect_eq(value(net, s, (s + 1) % 3, "rate_mbit"), 0, "links stay as they are");
+    }
+    /* All that leaves the site queues for one line, the longest round trip or 256 KB of it; then the tail is dropped.
+     */
+    cr_expect_eq(net->egress[1].params.queue_kb, 600, "60 ms of 10 MB/s");
+    cr_expect_eq(net->ingress[0].params.queue_kb, 300);
+    for (int k = 1; k <= 600; k++) {
+        cr_expect_eq(ap_link_model_send(&net->egress[1], 0, 1000, &at), AP_LINK_PASS);
+        cr_expect_eq(at, k * MS / 10);
+    }
+    cr_expect_eq(ap_link_model_send(&net->egress[1], 0, 1000, &at), AP_LINK_QUEUE_FULL);
+    do_line(net, "set * * delay_ms=200");
+    do_line(net, "cap b egress_mbit=80");
+    cr_expect_eq(net->egress[1].params.queue_kb, 4000, "0.4 s of 10 MB/s");
+    ap_link_net_free(net);
+}
+
 AP_TEST(link_command, all_or_none)
 {
     struct ap_link_net *net = net_of(three);
@@ -469,6 +495,11 @@ AP_TEST(link_command, errors_have_their_column)
         {"spike a b 500", "takes more words: spike SRC DST MS SECONDS", "", 1},
         {"spike a b -5 1", "-5 is outside", "", 11},
         {"spike a b 5 1e9", "outside", "", 13},
+        {"cap a", "takes more words: cap SITE key=value", "", 1},
+        {"cap d egress_mbit=4", "no site \"d\"", "", 5},
+        {"cap a egres_mbit=4", "no parameter \"egres_mbit\"", "egress_mbit", 7},
+        {"cap a egress_mbit=-4", "-4 is outside", "", 19},
+        {"cap a egress_mbit=4 rate_mbit=4", "no parameter \"rate_mbit\"", "", 21},
     };
     struct ap_link_net *net = net_of(three);
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {

@@ -16,6 +16,7 @@
 #include "probe/probe_comm.h"
 #include "probe/probe_report.h"
 #include "probe/probe_sim.h"
+#include "support/fewer.h"
 #include "support/leaks.h"
 
 #define GBIT (1e9 / 8)
@@ -24,6 +25,7 @@
 struct machine {
     struct ap_link_net *net;
     struct ap_probe_sim_site *sites;
+    struct ap_probe_sim_window window;
     struct ap_probe_net *probe;
     struct ap_probe_places places;
     struct ap_probe_result result;
@@ -41,14 +43,21 @@ static void make(struct machine *m, const char *csv, uint64_t seed)
             .nodes = 2 + i % 2, .ranks_per_node = 2, .node_us = 1, .node_gbit = 80, .site_us = 15, .site_gbit = 25};
 }
 
-static void measure(struct machine *m, uint64_t seed, int64_t window, const struct ap_probe_options *o, int known)
+static void measure_by(struct machine *m, uint64_t seed, struct ap_probe_sim_window window,
+                       const struct ap_probe_options *o, int known)
 {
     struct ap_error err = {0};
+    m->window = window;
     cr_assert_eq(ap_probe_sim_create(m->net, m->sites, seed, window, &m->probe), AP_OK);
     cr_assert_eq(ap_probe_sim_places(m->probe, &m->places), AP_OK);
     if (!known)
         m->places.sites = 0;
     cr_assert_eq(ap_probe_run(m->probe, o, &m->places, &m->result, &err), AP_OK, "%s", err.text);
+}
+
+static void measure(struct machine *m, uint64_t seed, const struct ap_probe_options *o, int known)
+{
+    measure_by(m, seed, (struct ap_probe_sim_window){0}, o, known);
 }
 
 static void clear(struct machine *m)
@@ -61,13 +70,28 @@ static void clear(struct machine *m)
     free(m->sites);
 }
 
-/* What one pair of sites could reach alone. */
+static int least(int a, int b)
+{
+    return a < b ? a : b;
+}
+
+static int streams(const struct machine *m, int a, int b)
+{
+    return least(AP_PROBE_OPTIONS_DEFAULT.streams,
+                 least(m->sites[a].nodes * m->sites[a].ranks_per_node, m->sites[b].nodes * m->sites[b].ranks_per_node));
+}
+
+/* What one pair of sites could reach alone: link and caps, the cards of the nodes that take part, the windows. */
 static double truth(const struct machine *m, int a, int b)
 {
-    double mbit = fmin(ap_link_net_link(m->net, a, b)->params.rate_mbit,
-                       fmin(m->sites[a].site_gbit, m->sites[b].site_gbit) * 1e3);
+    int n = streams(m, a, b);
+    double mbit = ap_link_net_link(m->net, a, b)->params.rate_mbit;
+    mbit = fmin(mbit, m->sites[a].site_gbit * 1e3 * least(n, m->sites[a].nodes));
+    mbit = fmin(mbit, m->sites[b].site_gbit * 1e3 * least(n, m->sites[b].nodes));
     mbit = m->sites[a].egress_mbit > 0 ? fmin(mbit, m->sites[a].egress_mbit) : mbit;
     mbit = m->sites[b].ingress_mbit > 0 ? fmin(mbit, m->sites[b].ingress_mbit) : mbit;
+    if (m->window.most > 0)
+        mbit = fmin(mbit, n * (double)m->window.most * 8e-3 / ap_link_net_rtt_ms(m->net, a, b));
     return mbit * 1e6 / 8 * (1 - ap_link_net_link(m->net, a, b)->params.loss);
 }
 
@@ -99,6 +123,7 @@ static void expect_true(const struct machine *m)
         case AP_PROBE_WAN:
             wan++;
             expect_rate(s->rate, truth(m, a, b), "bandwidth", a, b);
+            cr_expect_eq(s->streams, streams(m, a, b), "%d connections from %d to %d", s->streams, a, b);
             break;
         case AP_PROBE_NODE:
             inside++;
@@ -127,7 +152,7 @@ static void expect_true(const struct machine *m)
         near_pairs += at->nodes * (at->nodes - 1) / 2;
     }
     cr_expect_eq(far, n * (n - 1) / 2);
-    cr_expect_eq(wan, n * (n - 1));
+    cr_expect_eq(wan, n * (n - 1), "each direction counts once");
     cr_expect_eq(inside, 3 * inside_pairs, "a round trip and two directions of each pair");
     cr_expect_eq(near, 3 * near_pairs);
 }
@@ -218,14 +243,14 @@ static const char asymmetric[] =
 AP_TEST(probe, asymmetric_links)
 {
     struct ap_probe_options quick = AP_PROBE_OPTIONS_QUICK, thorough = AP_PROBE_OPTIONS_DEFAULT;
-    for (uint64_t seed = 1; seed <= 4; seed++) {
+    for (uint64_t seed = 1; seed <= 4; seed += (uint64_t)fewer("seeds, every so many", 1, 2)) {
         struct machine m;
         int is_quick = seed > 2;
         make(&m, asymmetric, seed);
         /* The one run of a quick probe is over before a loss on a long link is mended: docs/probe.md says so. */
         for (int i = 0; i < 16 && is_quick; i++)
             m.net->links[i].params.loss = 0;
-        measure(&m, seed, 0, is_quick ? &quick : &thorough, seed % 2 == 0);
+        measure(&m, seed, is_quick ? &quick : &thorough, seed % 2 == 0);
         cr_expect_eq(m.places.sites, 4);
         expect_true(&m);
         expect_caps(&m, (double[4]){0}, (double[4]){0});
@@ -246,7 +271,7 @@ AP_TEST(probe, slow_inside)
     m.sites[1].node_gbit = 0.05;
     ap_link_net_link(m.net, 0, 1)->params.delay_ms -= 2; /* a node's own way comes before the link */
     ap_link_net_link(m.net, 1, 0)->params.delay_ms -= 0.9;
-    measure(&m, 6, 0, &o, 1);
+    measure(&m, 6, &o, 1);
     ap_link_net_link(m.net, 0, 1)->params.delay_ms += 2;
     ap_link_net_link(m.net, 1, 0)->params.delay_ms += 0.9;
     expect_true(&m);
@@ -259,9 +284,38 @@ AP_TEST(probe, slow_start)
     struct ap_probe_options o = AP_PROBE_OPTIONS_DEFAULT;
     struct machine m;
     make(&m, "src,dst,delay_ms,rate_mbit\na,b,20,1000\na,c,75,500\nb,c,60,200\nc,b,60,90\n", 4);
-    measure(&m, 4, 14480, &o, 1);
+    measure_by(&m, 4, (struct ap_probe_sim_window){.first = 14480}, &o, 1);
     expect_true(&m);
     expect_caps(&m, (double[4]){0}, (double[4]){0});
+    clear(&m);
+}
+
+/* Connections that never have more than a window under way, the longer the round trip the slower: four of them reach
+ * more, where a site has so many ranks; that one alone is slower is no cap of the site. */
+AP_TEST(probe, several_connections)
+{
+    struct ap_probe_options o = AP_PROBE_OPTIONS_DEFAULT;
+    struct machine m;
+    make(&m, "src,dst,delay_ms,rate_mbit\na,b,20,350\na,c,80,600\nb,c,5,300\na,d,40,500\nb,d,25,200\nc,d,30,400\n", 4);
+    m.sites[3].nodes = m.sites[3].ranks_per_node = 1;
+    const struct ap_probe_sim_window window = {.most = 500000}; /* 100 Mbit/s over 40 ms */
+    measure_by(&m, 4, window, &o, 1);
+    cr_expect_eq(streams(&m, 0, 1), 4);
+    cr_expect_eq(streams(&m, 0, 3), 1);
+    expect_true(&m);
+    expect_caps(&m, (double[4]){0}, (double[4]){0});
+    int one = 0;
+    for (int64_t i = 0; i < m.result.count; i++) {
+        const struct ap_probe_sample *s = &m.result.samples[i];
+        if (s->kind != AP_PROBE_GUESS)
+            continue;
+        int a = m.places.site[m.places.node[s->from]], b = m.places.site[m.places.node[s->to]];
+        double alone = fmin(ap_link_net_link(m.net, a, b)->params.rate_mbit * 1e6 / 8,
+                            (double)window.most / (ap_link_net_rtt_ms(m.net, a, b) * 1e-3));
+        expect_rate(s->rate, alone, "one connection", a, b);
+        one++;
+    }
+    cr_expect_eq(one, 12);
     clear(&m);
 }
 
@@ -269,7 +323,7 @@ AP_TEST(probe, slow_start)
 AP_TEST(probe, capped_sites)
 {
     struct ap_probe_options o = AP_PROBE_OPTIONS_QUICK;
-    for (uint64_t seed = 1; seed <= 3; seed++) {
+    for (uint64_t seed = 1; seed <= (uint64_t)fewer("seeds", 3, 1); seed++) {
         struct machine m;
         double egress[7] = {0, 600, 0, 0, 1000, 0, 0}, ingress[7] = {0, 0, 500, 0, 1500, 0, 0};
         struct ap_strbuf csv = {0};
@@ -290,7 +344,7 @@ AP_TEST(probe, capped_sites)
             m.sites[i].egress_mbit = egress[i];
             m.sites[i].ingress_mbit = ingress[i];
         }
-        measure(&m, seed, 0, &o, 1);
+        measure(&m, seed, &o, 1);
         expect_true(&m);
         expect_caps(&m, egress, ingress);
         clear(&m);
@@ -301,27 +355,36 @@ AP_TEST(probe, capped_sites)
 AP_TEST(probe, thousands)
 {
     struct ap_error err = {0};
-    struct ap_probe_options o = AP_PROBE_OPTIONS_QUICK;
+    struct ap_probe_options o = AP_PROBE_OPTIONS_DEFAULT;
     struct machine m;
     char *text = NULL;
     double cap[12];
-    o.lan_repeats = 1; /* nothing varies inside of these sites */
-    o.lan_bytes = 1 << 20;
+    int nodes = fewer("nodes of a site", 43, 2);
+    o.block = fewer("bytes of a message", (int)o.block, 1 << 19);
     cr_assert_eq(ap_io_read_text(AP_TEST_INPUTS "/wan/aws12.csv", 1 << 20, &text, &err), AP_OK, "%s", err.text);
     make(&m, text, 1);
     free(text);
     cr_assert_eq(m.net->n, 12);
     for (int i = 0; i < 12; i++) {
-        m.sites[i].nodes = i < 8 ? 43 : 42;
+        m.sites[i].nodes = i < 8 ? nodes : nodes - 1;
         m.sites[i].ranks_per_node = 8;
         m.sites[i].site_gbit = 100;
         m.sites[i].node_gbit = 2400;
         cap[i] = i % 3 == 2 ? 0 : 10000;
         m.sites[i].egress_mbit = m.sites[i].ingress_mbit = cap[i];
     }
-    measure(&m, 1, 0, &o, 1);
-    cr_expect_eq(m.places.ranks, 4096);
-    cr_log_info("%d ranks: %.2f s of simulated time", m.places.ranks, m.result.seconds);
+    measure(&m, 1, &o, 1);
+    cr_expect_eq(m.places.ranks, nodes == 43 ? 4096 : 160);
+    const double *spent = m.result.spent;
+    cr_log_info("%d ranks: %.2f s of simulated time: round trips %.2f, inside %.2f, sites %.2f, again %.2f, load %.2f, "
+                "told %.2f",
+                m.places.ranks, m.result.seconds, spent[AP_PROBE_STEP_TRIPS], spent[AP_PROBE_STEP_INSIDE],
+                spent[AP_PROBE_STEP_WAN], spent[AP_PROBE_STEP_AGAIN], spent[AP_PROBE_STEP_LOAD],
+                spent[AP_PROBE_STEP_SHARE]);
+    double sum = 0;
+    for (int i = 0; i < AP_PROBE_STEPS; i++)
+        sum += spent[i];
+    cr_expect_float_eq(sum, m.result.seconds, 1e-6, "%g of %g s", sum, m.result.seconds);
     expect_true(&m);
     expect_caps(&m, cap, cap);
     cr_expect_lt(m.result.seconds, 10, "%g s", m.result.seconds);
@@ -362,7 +425,7 @@ AP_TEST(probe, written_and_read_back)
     struct machine m;
     make(&m, "src,dst,delay_ms,rate_mbit\na,b,10,400\nb,a,10,100\na,c,60,200\nb,c,55,200\n", 3);
     m.sites[1].egress_mbit = 150;
-    measure(&m, 3, 0, &o, 1);
+    measure(&m, 3, &o, 1);
     struct ap_probe_fact *facts = invent_facts(&m);
     struct ap_probe_report r = {&m.places, &m.result, facts, NULL, "2026-11-25T09:00:00Z", "invention"};
     struct ap_topology *t = NULL, *back = NULL;
@@ -391,6 +454,9 @@ AP_TEST(probe, written_and_read_back)
     cr_expect_not_null(strstr(text, "14 ranks on 7 nodes at 3 sites"), "%s", text);
     cr_expect_not_null(strstr(text, "asymmetric: al-pha to beta "), "%s", text);
     cr_expect_not_null(strstr(text, "regions: 2, within 20"), "%s", text);
+    cr_expect_not_null(strstr(text, "connections between two sites: 4\n"), "%s", text);
+    cr_expect_not_null(strstr(text, "between sites 0."), "%s", text);
+    cr_expect_not_null(strstr(json, "\"connections\": 4"), "%s", json);
     cr_expect_not_null(strstr(json, "\"egress_gbit_per_s\": 0.1"), "%s", json);
     cr_expect_eq(count_text(svg, "<rect"), 1 + 2 * (14 * 14 + 48));
     cr_expect_eq(count_text(svg, "<text"), count_text(svg, "</text>"));
@@ -423,9 +489,10 @@ static void *work(void *arg)
     struct ap_probe_net *net = NULL;
     struct ap_error err = {0};
     struct ap_probe_options o = AP_PROBE_OPTIONS_QUICK;
-    o.seconds = 0.002;
+    o.seconds = o.seconds_least = 0.002;
     o.lan_bytes = 1 << 18;
-    o.confirm = w->sites > 1;
+    o.most_bytes = 1 << 20; /* round trips between threads vary a lot: runs would get long */
+    o.settle = w->sites > 1;
     o.repeats = w->sites > 1 ? 3 : 2;
     w->places = (struct ap_probe_places){.ranks = THREADS, .nodes = w->nodes, .sites = w->sites};
     w->places.node = calloc(THREADS, sizeof *w->places.node);
@@ -465,6 +532,8 @@ static void over_threads(int nodes, int sites)
     for (int r = 0; r < THREADS; r++)
         pthread_join(id[r], NULL);
     int per_node = THREADS / nodes, found = w[0].places.sites;
+    cr_log_info("%d nodes at %d sites: %.2f s, %d directions once", nodes, sites, w[0].result.seconds,
+                count_kind(&w[0].result, AP_PROBE_GUESS));
     for (int r = 0; r < THREADS; r++) {
         const struct ap_probe_result *res = &w[r].result;
         cr_assert_eq(w[r].status, AP_OK, "rank %d: %s", r, ap_status_name(w[r].status));
@@ -476,8 +545,9 @@ static void over_threads(int nodes, int sites)
         if (sites > 0) {
             cr_expect_eq(count_kind(res, AP_PROBE_WAN), sites * (sites - 1));
             cr_expect_eq(count_kind(res, AP_PROBE_FAR), sites * (sites - 1) / 2);
-            cr_expect_eq(count_kind(res, AP_PROBE_LOAD_IN), sites > 2 ? sites * (sites - 1) : 0);
-            cr_expect_eq(count_kind(res, AP_PROBE_LOAD_OUT), sites > 2 ? sites * (sites - 1) : 0);
+            int connections = sites > 2 ? sites * (sites - 1) * (THREADS / sites) : 0;
+            cr_expect_eq(count_kind(res, AP_PROBE_LOAD_IN), connections);
+            cr_expect_eq(count_kind(res, AP_PROBE_LOAD_OUT), connections);
         } else {
             cr_expect_eq(count_kind(res, AP_PROBE_NEAR), nodes * (nodes - 1) / 2);
         }
