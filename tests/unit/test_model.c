@@ -307,7 +307,6 @@ AP_TEST(model, recomputation_changes_no_bit)
     teardown(&f);
 }
 
-/* The tokens of micro-batch k, shifted from those of the fixture. */
 /* What a micro-batch writes it writes whatever stood there, and nothing else. */
 static void writes_are_whole(const struct ap_model_config *c, double mtp)
 {
@@ -354,6 +353,7 @@ AP_TEST(model, gradients_of_matrices_may_be_written)
     writes_are_whole(&c, 0);
 }
 
+/* The tokens of micro-batch k, shifted from those of the fixture. */
 static void take_batch(struct fixture *f, const struct ap_model_config *c, int k)
 {
     for (int64_t i = 0; i < f->N; i++)
