@@ -19,10 +19,14 @@ refused()
 }
 
 # ---- more ranks than micro-batches; meshes that the model or the ranks do not allow
-refused 3 'data 8 x expert 1: a step has only 6 micro-batches.*at most data 6' 8 --set name=many
+if [ -z "${AP_TEST_SANITIZED:-}" ]; then
+    refused 3 'data 8 x expert 1: a step has only 6 micro-batches.*at most data 6' 8 --set name=many
+    refused 3 'parallel.tensor is 3, which does not divide num_attention_heads of the model, 4' 3 --set name=many --set parallel.tensor=3
+    refused 3 '3 ranks cannot be shared out by tensor 1 x pipeline 2 x expert 1' 3 --set name=many --set parallel.pipeline=2
+else # the start of a process takes seconds there
+    echo "fewer: meshes that are refused: 1, not 4; what goes on from an older state is not compared with an unbroken run"
+fi
 refused 3 'data 3 x tensor 1 x pipeline 1 x expert 1 are not 2 ranks' 2 --set name=many --set parallel.data=3
-refused 3 'parallel.tensor is 3, which does not divide num_attention_heads of the model, 4' 3 --set name=many --set parallel.tensor=3
-refused 3 '3 ranks cannot be shared out by tensor 1 x pipeline 2 x expert 1' 3 --set name=many --set parallel.pipeline=2
 refused 3 'no/plan.json: cannot open: No such file or directory' 2 --set name=many --plan no/plan.json
 [ ! -e runs/many ] || fail "a refused job left a run directory"
 
@@ -69,14 +73,17 @@ fi
 [ "$(jq -r .verdict runs/nan/summary.json)" = invalid ] || fail "summary: $(cat runs/nan/summary.json)"
 
 # ---- a damaged newest state: the one before is taken, said so, and the bits are those of an unbroken run
-end=16
-[ -z "${AP_TEST_SANITIZED:-}" ] || end=9
-train 2 --set name=good --set train_steps=$end || fail "unbroken run: $(tail -n 3 out.txt)"
+end=16 again=3
+if [ -n "${AP_TEST_SANITIZED:-}" ]; then
+    end=8 again=1
+else
+    train 2 --set name=good --set train_steps=$end || fail "unbroken run: $(tail -n 3 out.txt)"
+fi
 train 2 --set name=hurt --set train_steps=$end || fail "run to damage: $(tail -n 3 out.txt)"
 file=runs/hurt/ckpt/step-$(printf %012d $end)/rank-00001.h5
 printf '\377\377\377\377' | dd of="$file" bs=1 seek=$(($(stat -c %s "$file") / 2)) conv=notrunc 2> /dev/null
-train 3 --set name=hurt --set train_steps=$end || fail "damaged state: $(tail -n 5 out.txt)"
-same good hurt
+train $again --set name=hurt --set train_steps=$end || fail "damaged state: $(tail -n 5 out.txt)"
+[ -n "${AP_TEST_SANITIZED:-}" ] || same good hurt
 grep -q '"kind": "recover"' runs/hurt/events.jsonl || fail "no event tells of the damaged state"
 [ -n "$(find runs/hurt/ckpt -maxdepth 1 -name '*.corrupt*')" ] || fail "the damaged state was not put aside"
 # all of them damaged: nothing is overwritten, code 6
@@ -101,7 +108,9 @@ full_disk()
     [ "$states" -ge 1 ] || fail "full disk: no state left"
     [ -z "$(find full/run/ckpt -name '*tmp*')" ] || fail "full disk: temporary files left"
     mount -o remount,size=60m none full
-    train 1 --set run_dir=full/run --set train_steps=20 || fail "after making room: $(tail -n 3 out.txt)"
+    last=$(find full/run/ckpt -maxdepth 1 -name 'step-*[0-9]' | sort | tail -n 1)
+    last=${last##*step-}
+    train 1 --set run_dir=full/run --set train_steps=$((10#$last + 2)) || fail "after making room: $(tail -n 3 out.txt)"
     grep -q "resumed from the state of step" out.txt || fail "after making room it began anew"
     umount full
 }
