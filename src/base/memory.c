@@ -22,9 +22,11 @@ void *ap_memory_alloc(size_t bytes)
     if (bytes > SIZE_MAX - align)
         return NULL;
     size_t size = bytes ? (bytes + AP_MEMORY_ALIGN - 1) / AP_MEMORY_ALIGN * AP_MEMORY_ALIGN : AP_MEMORY_ALIGN;
-    void *mem = aligned_alloc(align, size);
+    void *mem = NULL;
+    if (posix_memalign(&mem, align, size) != 0) /* aligned_alloc wants a multiple of align */
+        return NULL;
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
-    if (mem && align == HUGE_PAGE)
+    if (align == HUGE_PAGE)
         madvise(mem, size / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE); /* a refusal costs speed only */
 #endif
     return mem;
