@@ -174,8 +174,8 @@ static void rate_by_work(const struct ap_layout_model *m, const struct ap_layout
     for (int k = 0; k < AP_WORK_KINDS; k++) {
         struct ap_work_time t = ap_work_at(w, k, l->tensor, l->expert);
         r->kinds[k] = (struct ap_work_time){t.forward * tokens * seconds, t.backward * tokens * seconds};
-        r->weight[k] =
-            k == AP_WORK_BACK ? r->kinds[k].backward / 3 : smaller(r->kinds[k].forward, r->kinds[k].backward / 2);
+        double flops = m->flops[k] - m->flops_forward[k]; /* of the backward; the embedding's has none */
+        r->weight[k] = flops > 0 ? r->kinds[k].backward * m->flops_weight[k] / flops : 0;
     }
     r->dense = leaf / l->tensor;
     r->shared = leaf * (1 - 1.0 / l->tensor); /* beside what they count as dense ones */
