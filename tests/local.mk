@@ -41,7 +41,8 @@ tests_mpi_mpi_comm_LDADD = src/parallel/libap_parallel_mpi.la src/parallel/libap
 	src/backend/libap_backend.la src/base/libap_base.la $(MPI_LIBS) -lpthread -lm
 if AP_CRITERION
 AP_TRAIN_TESTS = tests/unit/test_comm tests/unit/test_zero tests/unit/test_schedule tests/unit/test_optimizer \
-	tests/unit/test_monitor tests/unit/test_trace tests/unit/test_trainer tests/unit/test_train_parts tests/unit/test_stage
+	tests/unit/test_monitor tests/unit/test_trace tests/unit/test_trainer tests/unit/test_train_parts tests/unit/test_stage \
+	tests/unit/test_speed
 check_PROGRAMS += $(AP_TRAIN_TESTS)
 TESTS += $(AP_TRAIN_TESTS)
 AP_TRAIN_TEST_LDADD = src/train/libap_train.la src/ckpt/libap_ckpt.la src/model/libap_model.la \
@@ -49,6 +50,8 @@ AP_TRAIN_TEST_LDADD = src/train/libap_train.la src/ckpt/libap_ckpt.la src/model/
 	src/backend/libap_backend.la src/monitor/libap_monitor.la src/base/libap_base.la $(CRITERION_LIBS) -lpthread -lm
 tests_unit_test_comm_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)
 tests_unit_test_comm_LDADD = $(AP_TRAIN_TEST_LDADD)
+tests_unit_test_speed_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)
+tests_unit_test_speed_LDADD = $(AP_TRAIN_TEST_LDADD)
 tests_unit_test_stage_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)
 tests_unit_test_stage_LDADD = $(AP_TRAIN_TEST_LDADD)
 tests_unit_test_zero_CPPFLAGS = $(AM_CPPFLAGS) $(CRITERION_CFLAGS)

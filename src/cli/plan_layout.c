@@ -159,7 +159,11 @@ ap_status plan_layout(const struct ap_job *job, const struct plan_machine_flags 
         .pipeline = job->parallel.pipeline,
         .expert = job->parallel.expert,
     };
-    ap_status status = search(job, &p, f, json, err);
+    char identity[33];
+    ap_status status = ap_work_identity(job, identity);
+    if (status == AP_OK && strcmp(identity, t->work_identity) == 0)
+        p.work = t->work;
+    status = status == AP_OK ? search(job, &p, f, json, err) : ap_error_set(err, status, "out of memory");
     ap_topology_destroy(t);
     return status;
 }

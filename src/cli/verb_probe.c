@@ -17,9 +17,10 @@
 #include "parallel/world.h"
 #include "probe/host_facts.h"
 #include "probe/probe_comm.h"
-#include "train/bench_step.h"
 #include "train/environment.h"
+#include "train/group_speed.h"
 #include "train/peak.h"
+#include "train/rank_speed.h"
 
 #define GEMM_SIZE  1024
 #define COPY_BYTES ((size_t)64 << 20)
@@ -37,7 +38,7 @@ struct site_rules {
 struct probe {
     const struct ap_probe_flags *f;
     struct ap_job *job; /* NULL: none was given */
-    char measured_by[256];
+    char measured_by[256], job_identity[33];
     struct site_rules rules;
     struct ap_world world;
     struct ap_probe_fact *facts; /* [ranks] */
@@ -121,28 +122,67 @@ static ap_status product_speed(struct probe *p, struct ap_backend *be, struct ap
                : ap_error_set(err, st, "the backend %s cannot multiply matrices of %s", p->f->backend, p->f->dtype);
 }
 
-/* The job's micro-batches and updates, on each rank by itself. */
-static ap_status job_speed(struct probe *p, const char *backend, int threads, struct ap_probe_fact *fact,
+/* What a rank and its node's ranks together take for the parts of the job's step. */
+struct job_speed {
+    struct ap_comm *node, *pair; /* pair: two ranks of the node, or none */
+    struct ap_rank_speed rank;
+    struct ap_group_speed group;
+};
+
+/* Collective. */
+static ap_status split_nodes(struct probe *p, struct job_speed *s, struct ap_error *err)
+{
+    int at = p->world.node_rank, single = p->world.node_ranks % 2 == 1 && at == p->world.node_ranks - 1;
+    ap_status st = ap_comm_split(p->world.comm, p->world.node_first, p->world.comm->rank, &s->node);
+    if (st == AP_OK)
+        st = ap_comm_split(s->node, single ? -1 : at / 2, at, &s->pair);
+    return st == AP_OK ? AP_OK : ap_error_set(err, st, "the processes cannot be measured: %s", ap_status_name(st));
+}
+
+/* A collective in step takes what it takes in a row, and waiting: as latency, since it comes once for each. */
+static ap_status take_waits(struct job_speed *s, struct ap_topo_link *group_p)
+{
+    int64_t ps = (int64_t)(1e12 * (s->rank.call_s - s->rank.call_bytes / s->group.group.bandwidth));
+    *group_p = s->group.group;
+    AP_TRY(ap_comm_max_i64(s->node, &ps, 1));
+    group_p->latency = fmax(group_p->latency, 1e-12 * (double)ps);
+    return AP_OK;
+}
+
+static ap_status job_parts(struct probe *p, struct ap_backend *be, struct job_speed *s, struct ap_probe_fact *fact,
+                           struct ap_error *err)
+{
+    struct ap_rank_speed_options o = {.job = p->job,
+                                      .be = be,
+                                      .seconds = p->f->quick ? 0.5 : 3,
+                                      .memory = JOB_MEMORY * fact->memory,
+                                      .tensor = p->world.node_ranks > 1,
+                                      .expert = p->world.comm->size > 1};
+    AP_TRY(split_nodes(p, s, err));
+    o.pair = s->pair;
+    AP_TRY(ap_comm_agree(p->world.comm, ap_rank_speed(&o, &s->rank, err), NULL, err));
+    AP_TRY(ap_group_speed(p->job, s->node, be, &s->group, err));
+    fact->flops = s->rank.flops_s;
+    fact->memory_bandwidth = s->rank.update_bytes_s;
+    fact->work = s->rank.work;
+    fact->sum = s->group.sum;
+    return s->group.group.bandwidth > 0 ? take_waits(s, &fact->group) : AP_OK;
+}
+
+/* Collective: the job's micro-batches and updates on each rank by itself, then those of a node together. */
+static ap_status job_speed(struct probe *p, struct ap_backend *be, int threads, struct ap_probe_fact *fact,
                            struct ap_error *err)
 {
     const struct ap_job *job = p->job;
-    struct ap_comm *own = NULL;
-    struct ap_bench_rank_result r;
-    ap_status st = ap_comm_split(p->world.comm, p->world.comm->rank, 0, &own);
-    if (st != AP_OK)
-        return ap_error_set(err, st, "the processes cannot be measured: %s", ap_status_name(st));
-    struct ap_bench_step_options o = {.job = job, .comm = own, .backend = backend, .threads = threads};
-    st = ap_bench_rank(&o, p->f->quick ? 0.5 : 3, JOB_MEMORY * fact->memory, &r, err);
-    ap_comm_destroy(own);
-    if (st != AP_OK)
-        return st;
-    fact->flops = r.flops_s;
-    fact->memory_bandwidth = r.update_bytes_s;
+    struct job_speed s = {0};
+    ap_status st = job_parts(p, be, &s, fact, err);
+    ap_comm_destroy(s.pair);
+    ap_comm_destroy(s.node);
     snprintf(p->measured_by, sizeof p->measured_by,
              "micro-batches of %s (%lld of %lld layers, %lld x %lld tokens, %s, %d thread%s a rank), median", job->name,
-             (long long)r.layers, (long long)job->model.cfg.layers, (long long)job->batch.micro_sequences,
+             (long long)s.rank.layers, (long long)job->model.cfg.layers, (long long)job->batch.micro_sequences,
              (long long)job->data.seq_len, ap_dtype_name((ap_dtype)job->dtype), threads, threads == 1 ? "" : "s");
-    return AP_OK;
+    return st;
 }
 
 /* All ranks at once, as in training. */
@@ -163,7 +203,7 @@ static ap_status own_speed(struct probe *p, struct ap_probe_fact *fact, struct a
     /* Those that are quicker at the start wait for the others. */
     ap_status all = ap_comm_agree(p->world.comm, st, NULL, err);
     if (all == AP_OK) {
-        st = p->job != NULL ? job_speed(p, backend, threads, fact, err) : product_speed(p, be, fact, err);
+        st = p->job != NULL ? job_speed(p, be, threads, fact, err) : product_speed(p, be, fact, err);
         all = ap_comm_agree(p->world.comm, st, NULL, err);
     }
     ap_backend_close(be);
@@ -265,7 +305,7 @@ static ap_status write_text(const char *path, char *text, struct ap_error *err)
 }
 
 /* On rank 0. */
-static ap_status report(const struct probe *p, int json, struct ap_error *err)
+static ap_status report(struct probe *p, int json, struct ap_error *err)
 {
     char date[32];
     struct ap_topology *t = NULL;
@@ -275,7 +315,11 @@ static ap_status report(const struct probe *p, int json, struct ap_error *err)
                                 .facts = p->facts,
                                 .site_names = p->rules.count > 0 ? p->site_names : NULL,
                                 .date = date,
+                                .job = p->job != NULL ? p->job->name : NULL,
+                                .job_identity = p->job_identity,
                                 .measured_by = p->measured_by};
+    if (p->job != NULL && ap_work_identity(p->job, p->job_identity) != AP_OK)
+        return ap_error_set(err, AP_ERR_NOMEM, "out of memory");
     AP_TRY(ap_probe_report_topology(&r, &t, err));
     ap_status st = write_text(p->f->out, ap_probe_report_csv(&r, t), err);
     if (st == AP_OK && p->f->svg != NULL)

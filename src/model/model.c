@@ -88,10 +88,25 @@ static ap_tensor layer_output(const struct ap_model *m, int64_t i)
     return i + 1 < m->part.layer_last ? m->cur->layers[i + 1].x_in : m->cur->x_out;
 }
 
+/* What was done since the lap before was of that kind. */
+static void lap(struct ap_model *m, int backward, enum ap_work_kind kind)
+{
+    struct ap_work_clock *c = m->opt.clock;
+    if (c && !planning(m))
+        ap_work_lap(c, backward ? &c->backward[kind] : &c->forward[kind]);
+}
+
+static enum ap_work_kind kind_of(const struct ap_model *m, int64_t layer)
+{
+    return m->layers[layer].moe ? AP_WORK_MOE : AP_WORK_DENSE;
+}
+
 static ap_status forward_layers(struct ap_model *m)
 {
-    for (int64_t i = m->part.layer_first; i < m->part.layer_last; i++)
+    for (int64_t i = m->part.layer_first; i < m->part.layer_last; i++) {
         AP_TRY(ap_block_forward(m, &m->layers[i], layer_output(m, i)));
+        lap(m, 0, kind_of(m, i));
+    }
     return AP_OK;
 }
 
@@ -114,6 +129,7 @@ static ap_status backward_layers(struct ap_model *m)
         if (m->opt.recompute && (i < m->part.layer_last - 1 || m->opt.slots > 1))
             AP_TRY(recompute_layer(m, i));
         AP_TRY(ap_block_backward(m, &m->layers[i], m->dx));
+        lap(m, 1, kind_of(m, i));
     }
     return AP_OK;
 }
@@ -392,6 +408,7 @@ static ap_status begin(struct ap_model *m, int slot, const struct ap_model_buffe
     m->cur = &m->slots[slot];
     m->late = m->lates;
     m->with_grads = with_grads;
+    ap_work_begin(m->opt.clock);
     return AP_OK;
 }
 
@@ -407,6 +424,7 @@ static ap_status forward(struct ap_model *m, ap_tensor in)
         AP_TRY(ap_embed_forward(m, m->cur->tokens, x));
     else
         AP_TRY(ap_model_copy(m, x, in));
+    lap(m, 0, AP_WORK_FRONT);
     return forward_layers(m);
 }
 
@@ -450,8 +468,10 @@ static ap_status run_backward(struct ap_model *m, const struct ap_batch *batch, 
         AP_TRY(losses(m, batch, &r));
     else
         AP_TRY(ap_model_copy(m, m->dx, dout));
+    lap(m, 1, AP_WORK_BACK);
     SPAN(m, "backward", NULL, 0, backward(m));
     AP_TRY(read_back(m, &r, expert_load));
+    lap(m, 1, AP_WORK_FRONT);
     *din_p = m->part.first_stage ? (ap_tensor){0} : m->dx;
     *result_p = r;
     return AP_OK;

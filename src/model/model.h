@@ -18,7 +18,7 @@
 #include "backend/backend.h"
 #include "model/params.h"
 #include "parallel/comm.h"
-#include "plan/model_config.h"
+#include "plan/work.h"
 
 struct ap_model;
 
@@ -35,6 +35,7 @@ struct ap_model_options {
     int slots;                        /* micro-batches between forward and backward at a time; 0: one */
     int late;                         /* 0: backward is whole. Else it is in two halves, with so many micro-batches
                                        * between them at a time, which stay in their slots; not with recompute */
+    struct ap_work_clock *clock;      /* borrowed; NULL: nobody asks which layers take how long. Host backends */
 };
 
 /* Backend memory of the parameters' groups that the part has, each [region's elements]: weights of the model's dtype,

@@ -77,6 +77,11 @@ static inline struct ap_comm *ap_comm_tensors(struct ap_comm *c)
 ap_status ap_comm_self(struct ap_comm **c_p);
 /* n logical ranks for n threads of this process: comms[0..n-1], one for each thread to use and destroy. */
 ap_status ap_comm_virtual(int n, struct ap_comm **comms);
+/* Rank 0 of `size` without anybody else, for measuring what a rank of a group computes by itself: every other rank
+ * sends what it would be sent from here, in gathers the own piece as far as theirs reaches, and sums are `size` times
+ * the own number. *seconds (borrowed; NULL: not wanted) grows by the time spent in here. No single messages, no split.
+ */
+ap_status ap_comm_echo(int size, double *seconds, struct ap_comm **c_p);
 void ap_comm_destroy(struct ap_comm *c); /* NULL is fine; not collective */
 
 ap_status ap_comm_barrier(struct ap_comm *c);

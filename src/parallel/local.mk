@@ -3,6 +3,7 @@
 # and the MPI implementation, linked into antipode-train only.
 noinst_LTLIBRARIES += src/parallel/libap_parallel.la src/parallel/libap_parallel_mpi.la
 src_parallel_libap_parallel_la_SOURCES = src/parallel/comm.c src/parallel/comm.h src/parallel/comm_virtual.c \
+	src/parallel/comm_echo.c \
 	src/parallel/comm_nccl.c src/parallel/comm_nccl.h src/parallel/comm_nccl_impl.h src/parallel/comm_nccl_messages.c \
 	src/parallel/nccl_api.c src/parallel/nccl_api.h \
 	src/parallel/mesh.c src/parallel/mesh.h src/parallel/mesh_device.c src/parallel/mesh_device.h \

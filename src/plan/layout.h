@@ -25,6 +25,7 @@ enum ap_layout_schedule { AP_LAYOUT_1F1B, AP_LAYOUT_ANY, AP_LAYOUT_ZERO_BUBBLE }
 struct ap_layout_problem {
     const struct ap_topology *topo;    /* borrowed */
     const struct ap_model_config *cfg; /* borrowed */
+    const struct ap_work *work;        /* [ranks], borrowed: measured with this job; NULL: ranks have one speed each */
     int64_t seq_len, global_sequences;
     int64_t micro_sequences; /* per micro-batch; 0: searched among the divisors of global_sequences */
     int element_size;        /* of activations: 4 (fp32), 2 (bf16) */
@@ -85,7 +86,7 @@ int ap_layout_placed(const struct ap_layout_model *m, const struct ap_layout *l)
 struct ap_layout_stage {
     double forward, backward; /* with the communication inside */
     double weight;            /* of the backward, what gradients of weights alone take */
-    double compute;           /* of forward and backward together, the arithmetic alone */
+    double compute;           /* of forward and backward together, without communication */
     struct {
         double latency, occupied; /* seconds; occupied: that the link is busy with one transfer */
         int wan;
@@ -94,6 +95,10 @@ struct ap_layout_stage {
 const struct ap_layout_stage *ap_layout_stage(const struct ap_layout_model *m, const struct ap_layout *l, int s, int d);
 /* Bytes on a rank of stage s. */
 double ap_layout_memory(const struct ap_layout_model *m, const struct ap_layout *l, int s);
+
+/* Gathers and sums that a rank of a tensor group takes part in for a micro-batch of the whole model, and the numbers
+ * per token in all of them. */
+void ap_layout_tensor_traffic(const struct ap_model_config *cfg, int recompute, double *calls_p, double *width_p);
 
 /* ---- the search ---- */
 

@@ -31,139 +31,10 @@ static int cell_node(const struct ap_layout_model *m, const struct ap_layout *l,
     return m->p.topo->ranks[ap_layout_rank(l, s, d, e, 0)].node;
 }
 
-static double tokens(const struct ap_layout_model *m, const struct ap_layout *l)
-{
-    return (double)(l->micro_sequences * m->p.seq_len);
-}
-
 /* Ways over a link that a message takes before it has begun to arrive. */
 static double ways(double bytes)
 {
     return bytes > RENDEZVOUS_BYTES ? 3 : 1;
-}
-
-static struct ap_topo_link worse(struct ap_topo_link a, struct ap_topo_link b)
-{
-    return (struct ap_topo_link){larger(a.latency, b.latency), smaller(a.bandwidth, b.bandwidth)};
-}
-
-static void add_load(struct ap_stage_load *to, const struct ap_stage_load *n)
-{
-    to->flops += n->flops;
-    to->flops_forward += n->flops_forward;
-    to->flops_weight += n->flops_weight;
-    to->dense += n->dense;
-    to->routed += n->routed;
-    to->saved += n->saved;
-    to->held += n->held;
-    to->late += n->late;
-    to->late_held += n->late_held;
-    to->reduces += n->reduces;
-    to->reduces_forward += n->reduces_forward;
-    to->exchanges += n->exchanges;
-    to->exchanges_forward += n->exchanges_forward;
-}
-
-void ap_layout_ends(struct ap_layout_model *m)
-{
-    const struct ap_model_config *c = m->p.cfg;
-    double h = (double)c->hidden_size, e = m->p.element_size, head = h * (double)c->vocab_size;
-    m->front = (struct ap_stage_load){.dense = head, .late = h * e, .reduces = 1, .reduces_forward = 1};
-    for (int outer = 0; outer < 2; outer++) { /* 1: the last stage holds no embedding of its own */
-        struct ap_stage_load n = {.flops = 6 * head, .flops_forward = 2 * head, .flops_weight = 2 * head};
-        n.dense = head + h;
-        n.reduces = 1;
-        n.held = n.late = n.late_held = (double)c->vocab_size * e + h * e;
-        for (int64_t k = 0; k < c->mtp_depth; k++) {
-            struct ap_model_layer mtp;
-            int moe = ap_model_layer_is_moe(c, c->layers + k);
-            ap_model_count_layer(c, c->layers + k, m->p.seq_len, m->p.element_size, &mtp);
-            n.flops += mtp.flops_token + 6 * head;
-            n.flops_forward += mtp.flops_token / 3 + 2 * head;
-            n.flops_weight += mtp.flops_weight + 2 * head;
-            n.dense += (double)mtp.dense + (outer ? head : 0);
-            n.routed += (double)mtp.routed;
-            n.saved += mtp.saved_token;
-            n.late += mtp.late_token + (double)c->vocab_size * e; /* logits of its own */
-            n.reduces += 6;
-            n.reduces_forward += 3;
-            n.exchanges += moe ? 4 : 0;
-            n.exchanges_forward += moe ? 2 : 0;
-        }
-        m->back[outer] = n;
-    }
-}
-
-void ap_layout_load(const struct ap_layout_model *m, int first, int end, struct ap_stage_load *load_p)
-{
-    const struct ap_model_config *c = m->p.cfg;
-    const struct ap_stage_load *a = &m->sum[first], *b = &m->sum[end];
-    struct ap_stage_load n = {.flops = b->flops - a->flops,
-                              .flops_forward = b->flops_forward - a->flops_forward,
-                              .flops_weight = b->flops_weight - a->flops_weight,
-                              .dense = b->dense - a->dense,
-                              .routed = b->routed - a->routed,
-                              .saved = b->saved - a->saved,
-                              .late = b->late - a->late,
-                              .held = 2 * (double)c->hidden_size * m->p.element_size + m->largest_scratch,
-                              .reduces = b->reduces - a->reduces,
-                              .reduces_forward = b->reduces_forward - a->reduces_forward,
-                              .exchanges = b->exchanges - a->exchanges,
-                              .exchanges_forward = b->exchanges_forward - a->exchanges_forward};
-    n.held += m->p.recompute ? m->largest_saved : 0;
-    if (first == 0)
-        add_load(&n, &m->front);
-    if (end == c->layers)
-        add_load(&n, &m->back[first > 0]);
-    *load_p = n;
-}
-
-struct ap_stage_rate ap_layout_stage_rate(const struct ap_layout_model *m, const struct ap_layout *l,
-                                          const struct ap_stage_links *links)
-{
-    double n = tokens(m, l), row = (double)m->p.cfg->hidden_size * m->p.element_size, tp = l->tensor, ep = l->expert;
-    struct ap_stage_rate r = {.flop = n / (tp * links->speed)};
-    if (l->tensor > 1)
-        r.reduce = 2 * (tp - 1) * (n * row / tp / links->tensor.bandwidth + links->tensor.latency);
-    if (l->expert > 1)
-        r.exchange = (ep - 1) * (n * row * (double)m->p.cfg->experts_per_token / tp / ep / links->expert.bandwidth +
-                                 links->expert.latency);
-    return r;
-}
-
-double ap_layout_rate_time(const struct ap_stage_rate *r, const struct ap_stage_load *load)
-{
-    return load->flops * r->flop + load->reduces * r->reduce + load->exchanges * r->exchange;
-}
-
-void ap_layout_block_links(struct ap_layout_model *m, const struct ap_layout *l, int s, int d,
-                           struct ap_stage_links *links_p)
-{
-    const struct ap_topology *t = m->p.topo;
-    const struct ap_topo_link none = {0, INFINITY};
-    struct ap_stage_links k = {INFINITY, none, none};
-    int nodes = 0, stamp = ++m->stamp;
-    const int *rank = &l->rank[(s * l->data + d) * l->expert * l->tensor];
-    for (int i = 0; i < l->expert * l->tensor; i++) {
-        k.speed = smaller(k.speed, t->ranks[rank[i]].speed);
-        if (i % l->tensor != 0)
-            continue;
-        int node = t->ranks[rank[i]].node;
-        if (l->tensor > 1)
-            k.tensor = worse(k.tensor, t->nodes[node].inside);
-        if (m->mark[node] == stamp) {
-            k.expert = worse(k.expert, t->nodes[node].inside);
-            continue;
-        }
-        m->mark[node] = stamp;
-        m->list[nodes++] = node;
-    }
-    int pairs = t->node_pairs != NULL ? nodes : nodes < 2 ? nodes : 2; /* else all pairs are alike */
-    for (int a = 0; a < pairs; a++)
-        for (int b = 0; b < pairs; b++)
-            if (a != b)
-                k.expert = worse(k.expert, ap_topology_link(t, m->list[a], m->list[b]));
-    *links_p = k;
 }
 
 /* ---- stages and the links between them ---- */
@@ -220,7 +91,7 @@ static void add_transfer(const struct ap_layout_model *m, int a, int b, double b
 static void link_stages(struct ap_layout_model *m, const struct ap_layout *l, int round)
 {
     const struct ap_topology *t = m->p.topo;
-    double bytes = tokens(m, l) * (double)m->p.cfg->hidden_size * m->p.element_size;
+    double bytes = ap_layout_tokens(m, l) * (double)m->p.cfg->hidden_size * m->p.element_size;
     int links = l->pipeline - 1 + round;
     clear_wan(m);
     for (int s = 0; s < links; s++)
@@ -258,9 +129,15 @@ static struct ap_layout_stage time_load(struct ap_layout_model *m, const struct 
     struct ap_stage_links links;
     ap_layout_block_links(m, l, s, d, &links);
     struct ap_stage_rate r = ap_layout_stage_rate(m, l, &links);
-    struct ap_layout_stage k = {.compute = load->flops * r.flop, .weight = load->flops_weight * r.flop};
-    k.forward = load->flops_forward * r.flop + load->reduces_forward * r.reduce;
-    k.forward += load->exchanges_forward * r.exchange;
+    struct ap_layout_stage k = {0};
+    double leaf = load->dense * r.dense + load->shared * r.shared + load->routed * r.routed;
+    for (int i = 0; i < AP_WORK_KINDS; i++) {
+        k.forward += load->kinds[i] * r.kinds[i].forward;
+        k.compute += load->kinds[i] * (r.kinds[i].forward + r.kinds[i].backward);
+        k.weight += load->kinds[i] * r.weight[i];
+    }
+    k.compute += leaf;
+    k.forward += load->calls_forward * r.call + load->width_forward * r.width + load->exchanges_forward * r.exchange;
     k.backward = ap_layout_rate_time(&r, load) - k.forward;
     return k;
 }
@@ -356,6 +233,18 @@ static void set_windows(const struct ap_layout_model *m, struct ap_layout *l, in
     }
 }
 
+/* rest[r]: the longest that r micro-batches behind another can take; now also by a wait for `apart` of them at once. */
+static void add_wait(double rest[CHAIN + 1], double wait, double apart)
+{
+    for (int r = apart > CHAIN ? CHAIN + 1 : (int)apart; r <= CHAIN; r++)
+        rest[r] = larger(rest[r], rest[r - (int)apart] + wait);
+}
+
+static double rest_of(const double rest[CHAIN + 1], double pace, double r)
+{
+    return r <= CHAIN ? rest[(int)r] : rest[CHAIN] + (r - CHAIN) * pace;
+}
+
 /* Seconds of pipeline d for n rounds: the first one there and back, and the longest delay of the others behind it on
  * - a link: n - 1 transfers in one direction;
  * - a stage with window w: its first w forwards (or last w backwards) follow each other, between them it does forwards
@@ -365,10 +254,11 @@ static void set_windows(const struct ap_layout_model *m, struct ap_layout *l, in
  * - a window: micro-batch i cannot start before micro-batch i - w has come back, so every w of them cost one way there
  *   and back from that stage;
  * - two stages whose windows differ by v - 1: doing forwards and backwards in turn each waits for the other, once there
- *   and back for every v micro-batches. Deep windows are wide enough for that. */
+ *   and back for every v micro-batches. Deep windows are wide enough for that;
+ * - what is left over where n - 1 is no multiple of w or v: waits of other stages near by, or the pace. */
 static double pipe_time(const struct ap_layout_model *m, const struct ap_layout *l, int d, int64_t n)
 {
-    double more = 0, trip = 0, pace = 0, others = (double)(n - 1);
+    double more = 0, trip = 0, pace = 0, others = (double)(n - 1), rest[CHAIN + 1] = {0};
     for (int s = l->pipeline - 1; s >= 0; s--) {
         const struct ap_layout_stage *k = stage_of(m, l, s, d);
         double w = (double)l->window[s * l->data + d], turns = floor(others / w), first = smaller(w - 1, others);
@@ -381,16 +271,32 @@ static double pipe_time(const struct ap_layout_model *m, const struct ap_layout 
             const struct ap_layout_stage *up = stage_of(m, l, s - 1, d);
             more = larger(more, first * up->ahead.occupied + others * up->back.occupied + whole - trip);
         }
-        if (turns > 0)
-            more = larger(more, turns * larger(trip, (w - 1) * step) + (others - turns * w) * step);
+        pace = larger(pace, larger(whole, link));
         m->beyond[s] = trip - whole;
         m->open[s] = w;
+        int last = others < w ? s : l->deep ? s + 1 : s + CHAIN;
+        last = last < l->pipeline ? last : l->pipeline - 1;
         double slowest = 0; /* seconds for each micro-batch of the longest way there and back to a stage near by */
-        for (int j = s + 1; j < l->pipeline && j <= s + (l->deep ? 1 : CHAIN) && others >= w; j++)
-            slowest = larger(slowest, (trip - m->beyond[j]) / (w - m->open[j] + 1));
+        for (int j = s + 1; j <= last; j++) {
+            double wait = trip - m->beyond[j], apart = w - m->open[j] + 1;
+            if (wait > slowest * apart)
+                slowest = wait / apart;
+            if (wait > pace * apart)
+                add_wait(rest, wait, apart);
+        }
+        add_wait(rest, pace, 1);
         if (slowest > 0)
             more = larger(more, first * larger(half, link) + (others - first) * slowest);
-        pace = larger(pace, larger(whole, link));
+        for (int j = s + 1; j <= last && slowest > pace; j++) {
+            double wait = trip - m->beyond[j], apart = w - m->open[j] + 1, tail = m->open[j] - 1;
+            if (wait <= pace * apart)
+                continue;
+            double waits = floor((others - tail) / apart);
+            more = larger(more, waits * wait + rest_of(rest, pace, others - tail - waits * apart) +
+                                    tail * larger(k->backward, k->back.occupied));
+        }
+        if (turns > 0)
+            more = larger(more, turns * larger(trip, (w - 1) * step) + rest_of(rest, pace, others - turns * w));
     }
     return m->shape[d].fill + more;
 }
@@ -534,7 +440,7 @@ static int collect_sites(struct ap_layout_model *m, int nodes)
                 u->worst = (struct ap_topo_link){0, INFINITY};
             m->site_list[sites++] = site;
         } else if (t->node_pairs != NULL) {
-            u->worst = worse(u->worst, ap_topology_link(t, u->last, node));
+            u->worst = worse_link(u->worst, ap_topology_link(t, u->last, node));
         }
         u->nodes++;
         u->last = node;
@@ -543,39 +449,74 @@ static int collect_sites(struct ap_layout_model *m, int nodes)
     return sites;
 }
 
+/* Who sums: the cells collected, and how many ranks of each have the same parameters. */
+struct summing {
+    int nodes;    /* of list[] */
+    int width;    /* ranks of a cell: 1, or all of a tensor group */
+    double bytes; /* that each rank has and gets back, both counted */
+};
+
+/* Seconds inside of one node. */
+static double node_time(const struct ap_topo_node *node, int ranks, double bytes)
+{
+    if (ranks < 2)
+        return 0;
+    if (node->sum > 0)
+        return (ranks - 1) * bytes / ranks / node->sum;
+    return (ranks - 1) * (bytes / ranks / node->inside.bandwidth + 2 * node->inside.latency);
+}
+
 /* Seconds inside of one site: a ring over the nodes, each rank with its share of what its node has summed. */
-static double ring_time(const struct ap_layout_model *m, const struct ap_site_use *u, double bytes)
+static double ring_time(const struct ap_layout_model *m, const struct ap_site_use *u, const struct summing *g)
 {
     struct ap_topo_link worst = u->worst;
     if (u->nodes < 2)
         return 0;
     if (m->p.topo->node_pairs != NULL)
-        worst = worse(worst, ap_topology_link(m->p.topo, u->last, u->first));
-    return (u->nodes - 1) * (bytes / u->fewest / u->nodes / worst.bandwidth + 2 * worst.latency);
+        worst = worse_link(worst, ap_topology_link(m->p.topo, u->last, u->first));
+    double share = g->bytes / (u->fewest * g->width);
+    return (u->nodes - 1) * (share / u->nodes / worst.bandwidth + 2 * worst.latency);
 }
 
-/* Seconds inside of sites for the group of list[0 .. nodes) to sum and hand back `bytes` per tensor rank (both ways
- * counted together); what goes between sites is added to the load, the longest latency there to *far_p. */
-static double group_sync(struct ap_layout_model *m, const struct ap_layout *l, int nodes, double bytes, double *far_p)
+/* Seconds inside of sites for the group to sum and hand back its bytes; what goes between sites is added to the load,
+ * the longest latency there to *far_p. */
+static double group_sync(struct ap_layout_model *m, const struct ap_layout *l, const struct summing *g, double *far_p)
 {
     const struct ap_topology *t = m->p.topo;
     double in_node = 0, in_site = 0;
-    int sites = collect_sites(m, nodes);
-    for (int i = 0; i < nodes; i++) {
-        const struct ap_topo_node *node = &t->nodes[m->list[i]];
-        int c = m->count[m->list[i]];
-        if (c > 1)
-            in_node = larger(in_node, (c - 1) * (bytes / c / node->inside.bandwidth + 2 * node->inside.latency));
-    }
+    int sites = collect_sites(m, g->nodes);
+    for (int i = 0; i < g->nodes; i++)
+        in_node = larger(in_node, node_time(&t->nodes[m->list[i]], m->count[m->list[i]] * g->width, g->bytes));
     for (int a = 0; a < sites; a++)
-        in_site = larger(in_site, ring_time(m, &m->site_use[m->site_list[a]], bytes));
+        in_site = larger(in_site, ring_time(m, &m->site_use[m->site_list[a]], g));
     for (int a = 0; a < sites && sites > 1; a++)
         for (int b = 0; b < sites; b++)
             if (a != b) {
-                add_wan(m, m->site_list[a], m->site_list[b], bytes * l->tensor / sites);
+                add_wan(m, m->site_list[a], m->site_list[b], g->bytes * l->tensor / g->width / sites);
                 *far_p = larger(*far_p, t->wan[m->site_list[a] * t->site_count + m->site_list[b]].latency);
             }
     return in_node + in_site;
+}
+
+/* The same for all groups of stage s. */
+static double stage_sync(struct ap_layout_model *m, const struct ap_layout *l, int s, const struct ap_stage_load *load,
+                         double *far_p)
+{
+    double per_param = 4.0 + m->p.element_size, seconds = 0, most = 0;
+    double split = load->dense - (l->tensor > 1 ? load->shared : 0), routed = load->routed / l->expert / l->tensor;
+    if (l->data * l->expert > 1) {
+        struct summing g = {collect(m, l, s, -1), 1, split / l->tensor * per_param};
+        seconds += group_sync(m, l, &g, far_p);
+    }
+    if (l->tensor > 1) { /* each rank of a cell has a part of these gradients */
+        struct summing g = {collect(m, l, s, -1), l->tensor, load->shared * per_param};
+        seconds += group_sync(m, l, &g, far_p);
+    }
+    for (int e = 0; e < l->expert && l->data > 1 && routed > 0; e++) {
+        struct summing g = {collect(m, l, s, e), 1, routed * per_param};
+        most = larger(most, group_sync(m, l, &g, far_p));
+    }
+    return seconds + most;
 }
 
 /* The MTP block uses the embedding too: with several stages first and last each hold one, and owners of the same shard
@@ -590,7 +531,7 @@ static double ends_sync(struct ap_layout_model *m, const struct ap_layout *l, do
         int a = cell_node(m, l, 0, i / l->expert, i % l->expert);
         int b = cell_node(m, l, l->pipeline - 1, i / l->expert, i % l->expert);
         int sa = t->nodes[a].site, sb = t->nodes[b].site;
-        struct ap_topo_link k = worse(ap_topology_link(t, a, b), ap_topology_link(t, b, a));
+        struct ap_topo_link k = worse_link(ap_topology_link(t, a, b), ap_topology_link(t, b, a));
         if (sa == sb) {
             lan = larger(lan, shard / l->tensor / k.bandwidth + k.latency);
             continue;
@@ -623,19 +564,14 @@ static void sync_gradients(struct ap_layout_model *m, struct ap_layout *l)
     const struct ap_topology *t = m->p.topo;
     struct ap_layout_cost *c = &l->cost;
     int n = t->site_count;
-    double per_param = 4.0 + m->p.element_size, far = 0, wan = 0;
+    double far = 0, wan = 0;
     clear_wan(m);
     c->optimizer = c->sync_lan = c->sync_wan = 0;
     for (int s = 0; s < l->pipeline; s++) {
         struct ap_stage_load load;
-        double bandwidth = INFINITY, lan = 0;
+        double bandwidth = INFINITY;
         ap_layout_load(m, l->first[s], l->first[s + 1], &load);
-        if (l->data * l->expert > 1)
-            lan = group_sync(m, l, collect(m, l, s, -1), load.dense / l->tensor * per_param, &far);
-        double routed = load.routed / l->expert / l->tensor, most = 0;
-        for (int e = 0; e < l->expert && l->data > 1 && routed > 0; e++)
-            most = larger(most, group_sync(m, l, collect(m, l, s, e), routed * per_param, &far));
-        c->sync_lan = larger(c->sync_lan, lan + most);
+        c->sync_lan = larger(c->sync_lan, stage_sync(m, l, s, &load, &far));
         const int *rank = &l->rank[s * l->data * l->expert * l->tensor];
         for (int i = 0; i < l->data * l->expert * l->tensor; i++)
             bandwidth = smaller(bandwidth, t->ranks[rank[i]].memory_bandwidth);
@@ -690,7 +626,7 @@ double ap_layout_chunk_memory(const struct ap_layout_model *m, const struct ap_l
     double owned = (all.dense + all.routed) / (tp * l->data * l->expert);
     double weights = m->p.element_size == 4 ? 8 : 4; /* twice: shadow buffers */
     double state = held * (weights + 4 * sums) + owned * (m->p.element_size == 4 ? 16 : 24);
-    return state + tokens(m, l) / tp * (flight.slots * all.saved + all.held);
+    return state + ap_layout_tokens(m, l) / tp * (flight.slots * all.saved + all.held);
 }
 
 double ap_layout_memory(const struct ap_layout_model *m, const struct ap_layout *l, int s)

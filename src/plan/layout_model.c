@@ -54,50 +54,27 @@ void ap_layout_copy(struct ap_layout *to, const struct ap_layout *from)
     memcpy(to->window, from->window, blocks * sizeof *to->window);
 }
 
-/* Sums over the layers before each one. */
-static void sum_layers(struct ap_layout_model *m)
-{
-    const struct ap_model_config *c = m->p.cfg;
-    double input = (double)c->hidden_size * m->p.element_size;
-    int again = m->p.recompute != 0;
-    for (int i = 0; i < c->layers; i++) {
-        struct ap_model_layer n;
-        struct ap_stage_load *s = &m->sum[i + 1];
-        int moe = ap_model_layer_is_moe(c, i);
-        ap_model_count_layer(c, i, m->p.seq_len, m->p.element_size, &n);
-        *s = m->sum[i];
-        s->flops += n.flops_token * (again ? 4.0 / 3.0 : 1);
-        s->flops_forward += n.flops_token / 3;
-        s->flops_weight += n.flops_weight;
-        s->dense += (double)n.dense;
-        s->routed += (double)n.routed;
-        s->saved += again ? input : n.saved_token;
-        s->late += n.late_token;
-        s->reduces += again ? 6 : 4;
-        s->reduces_forward += 2;
-        s->exchanges += moe ? (again ? 6 : 4) : 0;
-        s->exchanges_forward += moe ? 2 : 0;
-        m->largest_scratch = fmax(m->largest_scratch, n.scratch_token);
-        m->largest_saved = fmax(m->largest_saved, n.saved_token);
-    }
-    ap_layout_ends(m);
-}
-
 /* The best of everything, for lower bounds. */
 static void find_best(struct ap_layout_model *m)
 {
     const struct ap_topology *t = m->p.topo;
+    double speeds = 0;
     m->best_node = m->best_lan = (struct ap_topo_link){INFINITY, 0};
     for (int r = 0; r < t->rank_count; r++) {
         m->fastest = fmax(m->fastest, t->ranks[r].speed);
         m->most_memory = fmax(m->most_memory, t->ranks[r].memory);
+        speeds += t->ranks[r].speed;
     }
+    /* Each kind of work may be fastest on another rank. */
+    m->fastest_part = m->p.work != NULL ? 1.0 / t->rank_count : m->fastest / speeds;
     for (int i = 0; i < t->node_count; i++) {
-        struct ap_topo_link k = t->nodes[i].inside;
-        if (t->nodes[i].ranks < 2)
-            continue;
-        m->best_node.latency = fmin(m->best_node.latency, k.latency);
-        m->best_node.bandwidth = fmax(m->best_node.bandwidth, k.bandwidth);
+        const struct ap_topo_link links[2] = {t->nodes[i].inside, t->nodes[i].group};
+        for (int k = 0; k < 2 && t->nodes[i].ranks > 1; k++)
+            if (links[k].bandwidth > 0) {
+                m->best_node.latency = fmin(m->best_node.latency, links[k].latency);
+                m->best_node.bandwidth = fmax(m->best_node.bandwidth, links[k].bandwidth);
+            }
+        m->best_sum = fmax(m->best_sum, t->nodes[i].sum);
     }
     m->best_lan = m->best_node;
     for (int i = 0; i < t->site_count; i++) {
@@ -190,7 +167,7 @@ ap_status ap_layout_model_create(const struct ap_layout_problem *p, struct ap_la
     m->count = m->mark + nodes;
     m->list = m->count + nodes;
     m->site_list = m->list + nodes;
-    sum_layers(m);
+    ap_layout_count(m);
     find_best(m);
     m->farthest = find_farthest(t);
     order_all(m);

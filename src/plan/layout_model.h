@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Inside of the layout model: shared by layout_cost.c (what a layout costs), layout_split.c (layers over stages),
- * layout_place.c (ranks over the grid) and layout.c (the search). */
+ * Inside of the layout model: shared by layout_work.c (what stages are made of and what that takes), layout_cost.c
+ * (what a layout costs), layout_split.c (layers over stages), layout_place.c (ranks over the grid) and layout.c (the
+ * search). */
 #ifndef AP_PLAN_LAYOUT_MODEL_H
 #define AP_PLAN_LAYOUT_MODEL_H
 
@@ -9,18 +10,16 @@
 
 /* What a contiguous range of layers, with the ends that go with it, consists of; per token where it says so. */
 struct ap_stage_load {
-    double flops;         /* per token, forward and backward, recomputation included */
-    double flops_forward; /* of these, forward */
-    double flops_weight;  /* and gradients of weights */
-    double dense, routed; /* parameters */
-    double saved;         /* bytes kept per token and micro-batch in flight */
-    double held;          /* bytes per token held once: logits, a recomputed layer, gradients of activations */
-    double late;          /* bytes per token and micro-batch between the halves of a split backward; */
-    double late_held;     /* what of held is in it already, for the first of them */
-    int reduces; /* tensor all-reduces of [tokens, hidden] per micro-batch; a third of them, or half, forward */
-    int reduces_forward;
-    int exchanges; /* all-to-alls of the experts' rows per micro-batch */
-    int exchanges_forward;
+    double kinds[AP_WORK_KINDS]; /* how many layers of each kind, and ends */
+    double dense, routed;        /* parameters */
+    double shared;               /* of the dense ones, those that a tensor group does not share out */
+    double saved;                /* bytes kept per token and micro-batch in flight */
+    double held;                 /* bytes per token held once: logits, a recomputed layer, gradients of activations */
+    double calls, calls_forward; /* gathers and sums of a tensor group per micro-batch, of all and of its forward, */
+    double width, width_forward; /* numbers per token in them */
+    double exchanges, exchanges_forward; /* all-to-alls of the experts' rows per micro-batch */
+    double late;                         /* bytes per token and micro-batch between the halves of a split backward; */
+    double late_held;                    /* what of held is in it already, for the first of them */
 };
 
 /* What of a site takes part in a sum of gradients. */
@@ -63,6 +62,11 @@ struct ap_layout_model {
     double *line;                            /* [layers + 1] seconds of the layers before each, on one stage */
     double most_memory;                      /* bytes of the largest rank */
     double fastest;                          /* FLOP/s of the fastest rank */
+    double flops[AP_WORK_KINDS];             /* operations per token, forward and backward, recomputation included */
+    double flops_forward[AP_WORK_KINDS];     /* of these, what runs in forwards, */
+    double flops_weight[AP_WORK_KINDS];      /* and for gradients of weights */
+    double fastest_part;                     /* of all work, what the fastest rank does if nothing keeps any from it */
+    double best_sum;                         /* the fastest sum of gradients in a node, or 0 */
     double farthest;                         /* latency of the longest link between any two ranks */
     struct ap_topo_link best_node, best_lan; /* lowest latency and highest bandwidth of any */
     int64_t tried;
@@ -78,22 +82,38 @@ static inline double smaller(double a, double b)
     return a < b ? a : b;
 }
 
-/* Fill m->front and m->back. */
-void ap_layout_ends(struct ap_layout_model *m);
+static inline struct ap_topo_link worse_link(struct ap_topo_link a, struct ap_topo_link b)
+{
+    return (struct ap_topo_link){larger(a.latency, b.latency), smaller(a.bandwidth, b.bandwidth)};
+}
+static inline double ap_layout_tokens(const struct ap_layout_model *m, const struct ap_layout *l)
+{
+    return (double)(l->micro_sequences * m->p.seq_len);
+}
+
+/* Fill m->sum, front, back, and the operations of each kind. */
+void ap_layout_count(struct ap_layout_model *m);
 /* Layers first .. end - 1 with the ends that go with them. */
 void ap_layout_load(const struct ap_layout_model *m, int first, int end, struct ap_stage_load *load_p);
 /* Steps to compare layouts by: those that do not fit come behind all that do. */
 double ap_layout_score(const struct ap_layout *l);
 struct ap_stage_links {
     double speed;                       /* FLOP/s of the slowest rank */
+    const struct ap_work *work;         /* measured of it, or NULL */
+    double scale;                       /* its seconds count so many times */
     struct ap_topo_link tensor, expert; /* worst inside a tensor group, an expert group */
 };
-/* Seconds per operation and token, per all-reduce, per all-to-all: the time of a stage is linear in its load. */
+/* Seconds of a micro-batch for one of each: the time of a stage is linear in its load. */
 struct ap_stage_rate {
-    double flop, reduce, exchange;
+    struct ap_work_time kinds[AP_WORK_KINDS];
+    double weight[AP_WORK_KINDS]; /* of the backward, what gradients of weights alone take */
+    double dense, shared, routed; /* of a parameter: its gradient cleared, and added to that of other micro-batches */
+    double call, width, exchange;
 };
 struct ap_stage_rate ap_layout_stage_rate(const struct ap_layout_model *m, const struct ap_layout *l,
                                           const struct ap_stage_links *links);
+/* The best that any block of these sizes can have. */
+struct ap_stage_rate ap_layout_best_rate(const struct ap_layout_model *m, const struct ap_layout *sizes);
 /* Seconds of one micro-batch, forward and backward. */
 double ap_layout_rate_time(const struct ap_stage_rate *r, const struct ap_stage_load *load);
 /* Worst links and slowest rank of block (s, d). */

@@ -28,14 +28,19 @@ static void stage_links(struct ap_layout_model *m, const struct ap_layout *l, in
                 *to = k;
                 continue;
             }
-            to->speed = smaller(to->speed, k.speed);
+            if (k.speed < to->speed) {
+                to->speed = k.speed;
+                to->work = k.work;
+            }
             to->tensor.latency = larger(to->tensor.latency, k.tensor.latency);
             to->tensor.bandwidth = smaller(to->tensor.bandwidth, k.tensor.bandwidth);
             to->expert.latency = larger(to->expert.latency, k.expert.latency);
             to->expert.bandwidth = smaller(to->expert.bandwidth, k.expert.bandwidth);
         }
-        if (mean)
+        if (mean) {
+            m->links[s].scale = slowness * m->links[s].speed;
             m->links[s].speed = 1 / slowness;
+        }
     }
 }
 
@@ -46,7 +51,8 @@ static int same_link(struct ap_topo_link a, struct ap_topo_link b)
 
 static int same_links(const struct ap_stage_links *a, const struct ap_stage_links *b)
 {
-    return a->speed == b->speed && same_link(a->tensor, b->tensor) && same_link(a->expert, b->expert);
+    return a->speed == b->speed && a->work == b->work && a->scale == b->scale && same_link(a->tensor, b->tensor) &&
+           same_link(a->expert, b->expert);
 }
 
 /* line[i]: seconds of the layers before i on stage s; ends[0], ends[1]: of what goes with the first and the last
@@ -211,20 +217,19 @@ double ap_layout_lower_bound(const struct ap_layout_model *m, const struct ap_la
     int64_t rounds = m->p.global_sequences / l->micro_sequences / l->expert;
     const struct ap_topology *t = m->p.topo;
     ap_layout_load(m, 0, (int)m->p.cfg->layers, &all);
-    struct ap_stage_links best = {m->fastest, m->best_node, m->best_lan};
     /* One of the pipelines does at least the average number of rounds, and one of its stages at least the average
      * part of the time: that stage is busy so long, and at least half of it delays the rounds behind the first. */
-    struct ap_stage_rate rate = ap_layout_stage_rate(m, l, &best);
+    struct ap_stage_rate rate = ap_layout_best_rate(m, l);
     double whole = ap_layout_rate_time(&rate, &all);
     double per_pipe = larger(1, (double)rounds / l->data), pipe = whole * per_pipe / l->pipeline;
     pipe = larger(pipe, whole * (1 + (per_pipe - 1) / l->pipeline / 2));
-    double ranks = (double)l->data * l->expert, sync = 0, speed = 0;
-    for (int r = 0; r < t->rank_count; r++)
-        speed += t->ranks[r].speed;
-    double work = (double)(m->p.global_sequences * m->p.seq_len) * all.flops / speed;
+    double ranks = (double)l->data * l->expert, sync = 0, work = 0;
+    for (int k = 0; k < AP_WORK_KINDS; k++)
+        work += all.kinds[k] * (rate.kinds[k].forward + rate.kinds[k].backward);
+    work *= (double)(rounds * l->expert * l->tensor) * m->fastest_part; /* shared out perfectly */
     if (ranks > 1)
         sync = all.dense / l->tensor / l->pipeline * (4.0 + m->p.element_size) * (ranks - 1) / ranks /
-               larger(m->best_lan.bandwidth, 1);
+               larger(larger(m->best_lan.bandwidth, m->best_sum), 1);
     return larger(pipe, work) + (t->site_count > 1 ? 0 : sync);
 }
 

@@ -13,6 +13,7 @@ src_plan_libap_plan_la_SOURCES = \
   src/plan/layout_model.c src/plan/layout_model.h \
   src/plan/layout_place.c \
   src/plan/layout_split.c \
+  src/plan/layout_work.c \
   src/plan/model_check.c \
   src/plan/model_config.c src/plan/model_config.h \
   src/plan/model_count.c \
@@ -33,5 +34,6 @@ src_plan_libap_plan_la_SOURCES = \
   src/plan/wan_matrix.c src/plan/wan_matrix.h \
   src/plan/wan_ring.c \
   src/plan/wan_times.c src/plan/wan_times.h \
+  src/plan/work.c src/plan/work.h \
   src/plan/job_internal.h
 src_plan_libap_plan_la_CFLAGS = $(AM_CFLAGS) $(YYJSON_CFLAGS)

@@ -57,6 +57,8 @@ double ap_model_train_flops_per_token(const struct ap_model_config *cfg, int64_t
  * embedding) is made of. */
 struct ap_model_layer {
     int64_t dense, routed; /* parameters that every process of an expert group holds, and those it shares out */
+    int64_t shared;        /* of the dense ones, those that every process of a tensor group holds */
+    int64_t latent;        /* numbers per token that such a group gathers for attention: latents and the rope key */
     double flops_token;    /* training operations for one token: forward is a third of them */
     double flops_weight;   /* of these, gradients of weights */
     double saved_token;    /* bytes kept for backward per token, the layer's input included */

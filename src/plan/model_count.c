@@ -146,6 +146,10 @@ void ap_model_count_layer(const struct ap_model_config *c, int64_t layer, int64_
     n.routed = moe ? c->routed_experts * expert_size(c) : 0;
     n.dense = attention_matrices(c) + layer_norms(c) + (moe ? moe_size(c, 0) - n.routed : dense_mlp);
     n.dense += mtp ? 3 * h + 2 * h * h : 0;
+    n.shared =
+        layer_norms(c) + (c->kv_lora_rank + c->rope_dim + c->q_lora_rank) * h + (moe ? c->routed_experts * h : 0);
+    n.shared += mtp ? 3 * h + 2 * h * h : 0;
+    n.latent = c->kv_lora_rank + c->rope_dim + (c->q_lora_rank > 0 ? c->q_lora_rank : h);
     n.flops_token = 6.0 * (double)matrices + 3.0 * (double)(seq_len + 1) * width;
     n.saved_token = attention_saved(c, element_size) + ffn_saved(c, moe, element_size);
     n.flops_weight = 2.0 * (double)matrices;

@@ -259,6 +259,10 @@ static void add_machine(const struct ap_plan_report *r, struct ap_strbuf *b)
     ap_strbuf_addf(b, "\n");
     if (t->date[0] != '\0')
         ap_strbuf_addf(b, "  measured %s\n", t->date);
+    if (r->problem->work != NULL)
+        ap_strbuf_addf(b, "  by what the layers of %s take on each rank\n", t->work_job);
+    else if (t->work != NULL)
+        ap_strbuf_addf(b, "  layers were measured with another job, %s: by one speed of each rank\n", t->work_job);
     if (t->guessed_links > 0)
         ap_strbuf_addf(b, "  %d links between sites are unknown: taken as the way over other sites\n",
                        t->guessed_links);

@@ -37,6 +37,7 @@ void ap_topology_destroy(struct ap_topology *t)
     free(t->sites);
     free(t->wan);
     free(t->node_pairs);
+    free(t->work);
     free(t);
 }
 

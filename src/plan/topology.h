@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include "base/status.h"
+#include "plan/work.h"
 
 #define AP_TOPO_MAX_RANKS 65536
 #define AP_TOPO_MAX_SITES 512
@@ -42,6 +43,11 @@ struct ap_topo_node {
     int ranks; /* how many it holds */
     int order; /* position along the cheapest path through the nodes of its site: rings run in this order */
     struct ap_topo_link inside;
+    /* Measured collectives of all its ranks at once; bandwidth and sum 0: not measured. Each of c ranks takes (c - 1)
+     * (latency + bytes to each of the others / bandwidth) for a gather or an all-to-all, (c - 1) / c x bytes / sum for
+     * the sum of its gradients and the gather of new weights, bytes of both together. */
+    struct ap_topo_link group;
+    double sum;
 };
 
 struct ap_topo_site {
@@ -59,7 +65,11 @@ struct ap_topology {
     struct ap_topo_site *sites;
     struct ap_topo_link *wan;        /* [site_count][site_count], from row to column */
     struct ap_topo_link *node_pairs; /* [node_count][node_count] or NULL; bandwidth 0: the site's value */
-    int guessed_links;               /* links between sites that were unknown and got the way over other sites */
+    /* What the layers of one job take on each rank [rank_count], and which job that was (ap_work_identity); NULL: not
+     * measured. */
+    struct ap_work *work;
+    char work_job[AP_TOPO_NAME], work_identity[33];
+    int guessed_links; /* links between sites that were unknown and got the way over other sites */
 };
 
 /* From the text of a topology.csv; path names it in errors. Owned by the caller (ap_topology_destroy). AP_ERR_INPUT

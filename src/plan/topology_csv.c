@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/io.h"
 #include "base/suggest.h"
 #include "plan/csv_reader.h"
@@ -16,13 +17,31 @@
 
 #define MAX_BYTES ((size_t)1 << 26)
 
-enum column { KIND, A, B, SITE, NODE, PER_NODE, DEVICE, SPEED, MEMORY, MEMORY_BW, LATENCY, BANDWIDTH, COLUMNS };
-static const char *const column_names[COLUMNS] = {"kind",       "a",         "b",      "site",      "node",
-                                                  "per_node",   "device",    "gflops", "memory_gb", "memory_gb_per_s",
-                                                  "latency_us", "gbit_per_s"};
+enum column {
+    KIND,
+    A,
+    B,
+    SITE,
+    NODE,
+    PER_NODE,
+    DEVICE,
+    SPEED,
+    MEMORY,
+    MEMORY_BW,
+    LATENCY,
+    BANDWIDTH,
+    CUT,
+    FORWARD,
+    BACKWARD,
+    COLUMNS
+};
+static const char *const column_names[COLUMNS] = {"kind",       "a",          "b",      "site",       "node",
+                                                  "per_node",   "device",     "gflops", "memory_gb",  "memory_gb_per_s",
+                                                  "latency_us", "gbit_per_s", "cut",    "forward_ns", "backward_ns"};
 
-enum kind { RANK, INSIDE_NODE, INSIDE_SITE, NODES, LINK, PAIR, EGRESS, INGRESS, KINDS };
-static const char *const kind_names[KINDS] = {"rank", "node", "site", "nodes", "link", "pair", "egress", "ingress"};
+enum kind { RANK, INSIDE_NODE, INSIDE_SITE, NODES, LINK, PAIR, EGRESS, INGRESS, JOB, WORK, GROUP, SUM, KINDS };
+static const char *const kind_names[KINDS] = {"rank",   "node",    "site", "nodes", "link",  "pair",
+                                              "egress", "ingress", "job",  "work",  "group", "sum"};
 
 struct reader {
     const char *path;
@@ -37,6 +56,8 @@ struct reader {
     int version;
     struct ap_topology *t;                      /* from the second pass on */
     struct ap_topo_link every_node, every_site; /* of the lines with * */
+    struct ap_topo_link every_group;
+    double every_sum;
     struct ap_topo_link *fold_node, *fold_pair, *fold_wan;
     struct ap_error *err;
 };
@@ -72,7 +93,7 @@ static ap_status number(struct reader *r, int column, double min, double max, do
     return ap_csv_number(&r->csv, r->column[column], (double[]){min, max}, scale, value_p, r->err);
 }
 
-/* "# date 2026-11-25T09:00:00Z" and "# antipode topology 1". */
+/* "# date 2026-11-25T09:00:00Z" and "# antipode topology 2". */
 static void take_comment(void *ctx, const char *text)
 {
     struct reader *r = ctx;
@@ -103,7 +124,7 @@ static ap_status take_kind(struct reader *r, int *kind_p)
     if (near != NULL)
         ap_error_hint(r->err, "did you mean '%s'?", near);
     else
-        ap_error_hint(r->err, "rank, node, site, nodes, link, pair, egress, ingress");
+        ap_error_hint(r->err, "rank, node, site, nodes, link, pair, egress, ingress, job, work, group, sum");
     return blame(r, KIND);
 }
 
@@ -328,17 +349,137 @@ static ap_status take_cap(struct reader *r, int kind)
     return number(r, BANDWIDTH, 1e-6, 1e9, 1e9 / 8, to);
 }
 
+/* ---- what was measured of a job ---- */
+
+static ap_status take_job(struct reader *r)
+{
+    const char *identity = field(r, A);
+    struct ap_hash128 h;
+    if (ap_hash128_parse(identity, &h) != 0) {
+        ap_error_set(r->err, AP_ERR_INPUT, "a must be the job's identity, 32 hex digits, not '%.40s'", identity);
+        return blame(r, A);
+    }
+    if (r->t->work_identity[0] != '\0') {
+        ap_error_set(r->err, AP_ERR_INPUT, "the job was given before");
+        return blame(r, A);
+    }
+    AP_TRY(take_name(r, B, AP_TOPO_NAME_MAX));
+    ap_hash128_hex(h, r->t->work_identity);
+    snprintf(r->t->work_job, sizeof r->t->work_job, "%s", field(r, B));
+    return AP_OK;
+}
+
+/* Which of some words a field is; others are an error. */
+static ap_status take_word(struct reader *r, int column, const char *const *words, int count, int *index_p)
+{
+    const char *text = field(r, column);
+    AP_TRY(has_column(r, column));
+    for (int i = 0; i < count; i++)
+        if (strcmp(text, words[i]) == 0) {
+            *index_p = i;
+            return AP_OK;
+        }
+    ap_error_set(r->err, AP_ERR_INPUT, "%s cannot be '%.40s'", column_names[column], text);
+    const char *near = ap_suggest_nearest(text, words, (size_t)count);
+    ap_error_hint(r->err, "%s%s%s", near != NULL ? "did you mean '" : "see docs/formats-topology.md",
+                  near != NULL ? near : "", near != NULL ? "'?" : "");
+    return blame(r, column);
+}
+
+static ap_status take_times(struct reader *r, double *forward, double *backward)
+{
+    if (*forward > 0 || *backward > 0) {
+        ap_error_set(r->err, AP_ERR_INPUT, "this work was given before");
+        return blame(r, A);
+    }
+    AP_TRY(number(r, FORWARD, 0, 1e15, 1e-9, forward));
+    return number(r, BACKWARD, 0, 1e15, 1e-9, backward);
+}
+
+static ap_status take_work(struct reader *r)
+{
+    static const char *const cuts[AP_WORK_SHAPES] = {"whole", "tensor2", "expert2"};
+    const char *names[AP_WORK_KINDS + 1];
+    int lo, hi, kind, shape;
+    for (int k = 0; k < AP_WORK_KINDS; k++)
+        names[k] = ap_work_name(k);
+    names[AP_WORK_KINDS] = "gradient";
+    AP_TRY(take_range(r, A, &lo, &hi));
+    if (hi >= r->rank_end) {
+        ap_error_set(r->err, AP_ERR_INPUT, "a must be some of the ranks 0 to %d", r->rank_end - 1);
+        return blame(r, A);
+    }
+    AP_TRY(take_word(r, B, names, AP_WORK_KINDS + 1, &kind));
+    AP_TRY(take_word(r, CUT, cuts, kind < AP_WORK_KINDS ? AP_WORK_SHAPES : 1, &shape));
+    if (r->t->work == NULL)
+        r->t->work = calloc((size_t)r->rank_end, sizeof *r->t->work);
+    if (r->t->work == NULL)
+        return no_memory(r);
+    for (int i = lo; i <= hi; i++) {
+        struct ap_work *w = &r->t->work[i];
+        struct ap_work_time *t = kind < AP_WORK_KINDS ? &w->at[shape][kind] : NULL;
+        AP_TRY(take_times(r, t != NULL ? &t->forward : &w->clear, t != NULL ? &t->backward : &w->add));
+    }
+    return AP_OK;
+}
+
+/* Behind all lines. */
+static ap_status check_work(struct reader *r)
+{
+    const struct ap_topology *t = r->t;
+    if (t->work == NULL)
+        return AP_OK;
+    ap_status status = AP_OK;
+    if (t->work_identity[0] == '\0')
+        status = ap_error_set(r->err, AP_ERR_INPUT, "no line of kind job says which job the lines of kind work are of");
+    for (int i = 0; i < t->rank_count && status == AP_OK; i++)
+        if (!ap_work_measured(&t->work[i], AP_WORK_WHOLE))
+            status = ap_error_set(r->err, AP_ERR_INPUT,
+                                  "rank %d has no line of kind work with the cut whole, and others have", i);
+    if (status != AP_OK)
+        ap_error_at(r->err, r->path, r->csv.line, 0);
+    return status;
+}
+
+static ap_status take_sum(struct reader *r, double *to)
+{
+    if (*to > 0) {
+        ap_error_set(r->err, AP_ERR_INPUT, "this sum was given before");
+        return blame(r, A);
+    }
+    return number(r, BANDWIDTH, 1e-6, 1e9, 1e9 / 8, to);
+}
+
+/* A line of kind node, group or sum. */
+static ap_status take_in_node(struct reader *r, int kind)
+{
+    struct ap_topo_node *node = NULL;
+    int index;
+    if (strcmp(field(r, A), "*") != 0) {
+        AP_TRY(take_known(r, A, &r->nodes, &index));
+        node = &r->t->nodes[index];
+    }
+    if (kind == SUM)
+        return take_sum(r, node != NULL ? &node->sum : &r->every_sum);
+    if (kind == GROUP)
+        return take_link(r, node != NULL ? &node->group : &r->every_group);
+    return take_link(r, node != NULL ? &node->inside : &r->every_node);
+}
+
 static ap_status take_line(struct reader *r, int kind)
 {
-    int index, all = strcmp(field(r, A), "*") == 0;
+    int index;
     switch (kind) {
     case INSIDE_NODE:
-        if (all)
-            return take_link(r, &r->every_node);
-        AP_TRY(take_known(r, A, &r->nodes, &index));
-        return take_link(r, &r->t->nodes[index].inside);
+    case GROUP:
+    case SUM:
+        return take_in_node(r, kind);
+    case JOB:
+        return take_job(r);
+    case WORK:
+        return take_work(r);
     case INSIDE_SITE:
-        if (all)
+        if (strcmp(field(r, A), "*") == 0)
             return take_link(r, &r->every_site);
         AP_TRY(take_known(r, A, &r->sites, &index));
         return take_link(r, &r->t->sites[index].inside);
@@ -362,8 +503,9 @@ static ap_status read_pass(struct reader *r, const char *text, size_t size, int 
     int more = 0, kind = 0;
     r->csv = (struct ap_csv){.comment = take_comment, .ctx = r};
     AP_TRY(ap_csv_open(&r->csv, r->path, text, size, r->err));
-    if (r->version != 1) {
-        ap_error_set(r->err, AP_ERR_FORMAT, "version %d of topology.csv, this program reads version 1", r->version);
+    if (r->version < 1 || r->version > 2) {
+        ap_error_set(r->err, AP_ERR_FORMAT, "version %d of topology.csv, this program reads versions 1 and 2",
+                     r->version);
         ap_error_at(r->err, r->path, 1, 1);
         return AP_ERR_FORMAT;
     }
@@ -420,6 +562,10 @@ static void fill(struct reader *r)
     for (int i = 0; i < t->node_count; i++) {
         if (t->nodes[i].inside.bandwidth <= 0)
             t->nodes[i].inside = r->fold_node[i].bandwidth > 0 ? r->fold_node[i] : r->every_node;
+        if (t->nodes[i].group.bandwidth <= 0)
+            t->nodes[i].group = r->every_group;
+        if (t->nodes[i].sum <= 0)
+            t->nodes[i].sum = r->every_sum;
     }
     for (int i = 0; i < t->site_count; i++)
         if (t->sites[i].inside.bandwidth <= 0)
@@ -444,8 +590,8 @@ ap_status ap_topology_parse(const char *path, const char *text, size_t size, str
     ap_status status = r.ranks == NULL ? no_memory(&r) : AP_OK;
     for (int pass = 0; pass < 2 && status == AP_OK; pass++) {
         status = read_pass(&r, text, size, pass);
-        if (status == AP_OK && pass == 0)
-            status = make(&r);
+        if (status == AP_OK)
+            status = pass == 0 ? make(&r) : check_work(&r);
         ap_csv_close(&r.csv);
     }
     if (status == AP_OK) {

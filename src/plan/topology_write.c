@@ -75,21 +75,76 @@ static void add_ranks(struct ap_strbuf *b, const struct ap_topology *t)
     }
 }
 
+static void add_work_line(struct ap_strbuf *b, const char *ranks, const char *name, const char *cut,
+                          struct ap_work_time t)
+{
+    if (t.forward > 0 || t.backward > 0)
+        ap_strbuf_addf(b, "work,%s,%s,,,,,,,,,,%s,%.12g,%.12g\n", ranks, name, cut, t.forward * 1e9, t.backward * 1e9);
+}
+
+/* Ranks in a row that take the same become one line for each kind of work. */
+static void add_work(struct ap_strbuf *b, const struct ap_topology *t)
+{
+    static const char *const cuts[AP_WORK_SHAPES] = {"whole", "tensor2", "expert2"};
+    char ranks[32];
+    ap_strbuf_addf(b, "job,%s,%s\n", t->work_identity, t->work_job);
+    for (int lo = 0, hi; lo < t->rank_count; lo = hi) {
+        const struct ap_work *w = &t->work[lo];
+        for (hi = lo + 1; hi < t->rank_count && memcmp(&t->work[hi], w, sizeof *w) == 0; hi++)
+            ;
+        snprintf(ranks, sizeof ranks, hi > lo + 1 ? "%d-%d" : "%d", lo, hi - 1);
+        for (int s = 0; s < AP_WORK_SHAPES; s++)
+            for (int k = 0; k < AP_WORK_KINDS; k++)
+                add_work_line(b, ranks, ap_work_name(k), cuts[s], w->at[s][k]);
+        add_work_line(b, ranks, "gradient", cuts[0], (struct ap_work_time){w->clear, w->add});
+    }
+}
+
+static int same_link(struct ap_topo_link a, struct ap_topo_link b)
+{
+    return a.latency == b.latency && a.bandwidth == b.bandwidth;
+}
+
+/* Inside of nodes: one line for all of them where they are alike. */
+static void add_nodes(struct ap_strbuf *b, const struct ap_topology *t)
+{
+    int same = 1;
+    for (int i = 1; i < t->node_count; i++)
+        same &= same_link(t->nodes[i].inside, t->nodes[0].inside) && t->nodes[i].sum == t->nodes[0].sum &&
+                same_link(t->nodes[i].group, t->nodes[0].group);
+    for (int i = 0; i < (same ? 1 : t->node_count); i++) {
+        const struct ap_topo_node *n = &t->nodes[i];
+        const char *name = same ? "*" : n->name;
+        if (n->inside.bandwidth > 0)
+            add_link(b, "node", name, "", n->inside);
+        if (n->group.bandwidth > 0)
+            add_link(b, "group", name, "", n->group);
+        if (n->sum > 0)
+            ap_strbuf_addf(b, "sum,%s,,,,,,,,,,%.12g\n", name, n->sum * 8 / 1e9);
+    }
+}
+
+static int has_measured_groups(const struct ap_topology *t)
+{
+    for (int i = 0; i < t->node_count; i++)
+        if (t->nodes[i].group.bandwidth > 0 || t->nodes[i].sum > 0)
+            return 1;
+    return 0;
+}
+
 char *ap_topology_csv(const struct ap_topology *t)
 {
     struct ap_strbuf b = {0};
-    ap_strbuf_add(&b, "# antipode topology 1\n");
+    int version = t->work != NULL || has_measured_groups(t) ? 2 : 1;
+    ap_strbuf_addf(&b, "# antipode topology %d\n", version);
     if (t->date[0] != '\0')
         ap_strbuf_addf(&b, "# date %s\n", t->date);
-    ap_strbuf_add(&b, "kind,a,b,site,node,per_node,device,gflops,memory_gb,memory_gb_per_s,latency_us,gbit_per_s\n");
+    ap_strbuf_add(&b, "kind,a,b,site,node,per_node,device,gflops,memory_gb,memory_gb_per_s,latency_us,gbit_per_s");
+    ap_strbuf_add(&b, version == 2 ? ",cut,forward_ns,backward_ns\n" : "\n");
     add_ranks(&b, t);
-    int same = 1;
-    for (int i = 1; i < t->node_count; i++)
-        same &= t->nodes[i].inside.latency == t->nodes[0].inside.latency &&
-                t->nodes[i].inside.bandwidth == t->nodes[0].inside.bandwidth;
-    for (int i = 0; i < (same ? 1 : t->node_count); i++)
-        if (t->nodes[i].inside.bandwidth > 0)
-            add_link(&b, "node", same ? "*" : t->nodes[i].name, "", t->nodes[i].inside);
+    if (t->work != NULL)
+        add_work(&b, t);
+    add_nodes(&b, t);
     for (int i = 0; i < t->site_count; i++)
         if (t->sites[i].inside.bandwidth > 0)
             add_link(&b, "site", t->sites[i].name, "", t->sites[i].inside);

@@ -245,6 +245,29 @@ static ap_status print_regions(const struct ap_topology *t, struct ap_strbuf *b,
     return AP_OK;
 }
 
+/* Of the slowest rank. */
+static void print_work(const struct ap_topology *t, struct ap_strbuf *b)
+{
+    int slowest = 0;
+    for (int k = 1; k < t->rank_count && t->work != NULL; k++)
+        slowest = t->ranks[k].speed < t->ranks[slowest].speed ? k : slowest;
+    if (t->work != NULL)
+        ap_strbuf_add(b, "a token there and back:");
+    const char *between = "";
+    for (int k = 0; t->work != NULL && k < AP_WORK_KINDS; k++) {
+        struct ap_work_time whole = t->work[slowest].at[AP_WORK_WHOLE][k];
+        if (whole.forward + whole.backward <= 0)
+            continue;
+        ap_strbuf_addf(b, "%s %s %.3g us", between, ap_work_name(k), 1e6 * (whole.forward + whole.backward));
+        between = ",";
+    }
+    if (t->work != NULL)
+        ap_strbuf_addf(b, " (rank %d, the slowest)\n", slowest);
+    if (t->nodes[0].sum > 0)
+        ap_strbuf_addf(b, "on node %s: sums of gradients %.3g GB/s, gathers %.3g GB/s\n", t->nodes[0].name,
+                       t->nodes[0].sum / 1e9, t->nodes[0].group.bandwidth / 1e9);
+}
+
 char *ap_probe_report_text(const struct ap_probe_report *r, const struct ap_topology *t)
 {
     struct ap_strbuf b = {0};
@@ -259,6 +282,7 @@ char *ap_probe_report_text(const struct ap_probe_report *r, const struct ap_topo
     if (t->site_count > 1)
         print_spent(r, &b);
     ap_strbuf_addf(&b, "speed of a rank: %.1f to %.1f GFLOP/s, by %s\n", least / 1e9, most / 1e9, r->measured_by);
+    print_work(t, &b);
     if (t->rank_count > 1)
         print_levels(r, &b);
     print_sites(t, &b);

@@ -82,8 +82,12 @@ static void fill_names(const struct ap_probe_report *r, struct ap_topology *t)
         rank->memory = f->memory;
         rank->memory_bandwidth = f->memory_bandwidth;
         struct ap_topo_node *node = &t->nodes[rank->node];
+        if (t->work != NULL)
+            t->work[k] = f->work;
         if (node->name[0] != '\0')
             continue;
+        node->group = f->group;
+        node->sum = f->sum;
         char name[AP_TOPO_NAME];
         clean(name, f->host);
         unique(t->nodes[0].name, sizeof t->nodes[0], t->node_count, name);
@@ -149,6 +153,15 @@ ap_status ap_probe_report_topology(const struct ap_probe_report *r, struct ap_to
             ap_topology_destroy(t);
             return ap_error_set(err, AP_ERR_NOMEM, "out of memory for pairs of %d nodes", p->nodes);
         }
+    }
+    if (r->job != NULL) {
+        t->work = calloc((size_t)p->ranks, sizeof *t->work);
+        if (t->work == NULL) {
+            ap_topology_destroy(t);
+            return ap_error_set(err, AP_ERR_NOMEM, "out of memory for a machine of %d ranks", p->ranks);
+        }
+        clean(t->work_job, r->job);
+        snprintf(t->work_identity, sizeof t->work_identity, "%s", r->job_identity);
     }
     fill_names(r, t);
     fill_links(r, t);

@@ -14,6 +14,10 @@ struct ap_probe_fact {
     char place[96]; /* "socket 0, NUMA 1, cores 8-15": what hwloc says of the rank's binding */
     int32_t node_first, cpus;
     double flops, memory, memory_bandwidth; /* FLOP/s; bytes; bytes per second: by what measured_by says */
+    /* With a job: what its layers take here, and its collectives on this node; else zeros. */
+    struct ap_work work;
+    struct ap_topo_link group;
+    double sum;
 };
 
 struct ap_probe_report {
@@ -22,7 +26,8 @@ struct ap_probe_report {
     const struct ap_probe_fact *facts; /* [ranks] */
     const char *const *site_names;     /* NULL: made from the names of hosts */
     const char *date;
-    const char *measured_by; /* what speed and memory bandwidth of ranks were measured with: half a sentence */
+    const char *job, *job_identity; /* whose layers were measured; NULL: none */
+    const char *measured_by;        /* what speed and memory bandwidth of ranks were measured with: half a sentence */
 };
 
 /* Owned by the caller (ap_topology_destroy). */

@@ -42,33 +42,50 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static void spread(double *v, int n, double *median, double *least, double *most)
+double ap_bench_median(double *v, int n)
 {
     qsort(v, (size_t)n, sizeof *v, by_value);
-    *median = n % 2 ? v[n / 2] : 0.5 * (v[n / 2 - 1] + v[n / 2]);
+    return n % 2 ? v[n / 2] : 0.5 * (v[n / 2 - 1] + v[n / 2]);
+}
+
+static void spread(double *v, int n, double *median, double *least, double *most)
+{
+    *median = ap_bench_median(v, n);
     *least = v[0];
     *most = v[n - 1];
 }
 
-/* The same random tokens in every micro-batch. */
-static ap_status make_batches(struct bench *b)
+ap_status ap_bench_batches(const struct ap_job *job, int64_t count, struct ap_batches *batches)
 {
-    int64_t T = b->job->data.seq_len, B = b->job->batch.micro_sequences, n = B * T, own = b->stage->hi - b->stage->lo;
-    uint64_t V = (uint64_t)b->job->model.cfg.vocab_size;
-    AP_TRY(ap_batches_create(own, B, T, &b->batches));
-    b->results = calloc((size_t)own, sizeof *b->results);
-    b->times = calloc(3 * (size_t)b->repeats, sizeof *b->times);
-    if (!b->results || !b->times)
-        return AP_ERR_NOMEM;
-    for (int64_t k = 0; k < own; k++)
+    int64_t T = job->data.seq_len, B = job->batch.micro_sequences, n = B * T;
+    uint64_t V = (uint64_t)job->model.cfg.vocab_size;
+    AP_TRY(ap_batches_create(count, B, T, batches));
+    for (int64_t k = 0; k < count; k++)
         for (int64_t i = 0; i < n; i++) {
-            struct ap_sample s = ap_batches_row(&b->batches, k, i / T);
-            s.tokens[i % T] = (int32_t)(ap_rng_u64(b->job->seed, AP_RNG_TEST, (uint64_t)i) % V);
-            s.targets[i % T] = (int32_t)(ap_rng_u64(b->job->seed, AP_RNG_TEST, (uint64_t)(i + n)) % V);
+            struct ap_sample s = ap_batches_row(batches, k, i / T);
+            s.tokens[i % T] = (int32_t)(ap_rng_u64(job->seed, AP_RNG_TEST, (uint64_t)i) % V);
+            s.targets[i % T] = (int32_t)(ap_rng_u64(job->seed, AP_RNG_TEST, (uint64_t)(i + n)) % V);
             s.positions[i % T] = (int32_t)(i % T);
             s.first[i % T] = 0;
         }
     return AP_OK;
+}
+
+struct ap_loss_weights ap_bench_weights(const struct ap_job *job, int64_t sequences)
+{
+    double n = (double)(sequences * job->data.seq_len);
+    return (struct ap_loss_weights){.ce = 1.0 / n,
+                                    .mtp = job->model.cfg.mtp_depth ? job->loss.mtp_weight / n : 0,
+                                    .seq_balance = job->loss.seq_balance / (double)sequences};
+}
+
+static ap_status make_batches(struct bench *b)
+{
+    int64_t own = b->stage->hi - b->stage->lo;
+    AP_TRY(ap_bench_batches(b->job, own, &b->batches));
+    b->results = calloc((size_t)own, sizeof *b->results);
+    b->times = calloc(3 * (size_t)b->repeats, sizeof *b->times);
+    return b->results && b->times ? AP_OK : AP_ERR_NOMEM;
 }
 
 static ap_status make_state(struct bench *b, struct ap_error *err)
@@ -115,11 +132,7 @@ static ap_status setup(struct bench *b, struct ap_error *err)
 
 static ap_status compute(struct bench *b)
 {
-    const struct ap_job *job = b->job;
-    double n = (double)(job->batch.global_sequences * job->data.seq_len);
-    struct ap_loss_weights lw = {.ce = 1.0 / n,
-                                 .mtp = job->model.cfg.mtp_depth ? job->loss.mtp_weight / n : 0,
-                                 .seq_balance = job->loss.seq_balance / (double)job->batch.global_sequences};
+    struct ap_loss_weights lw = ap_bench_weights(b->job, b->job->batch.global_sequences);
     return ap_runner_train(b->runner, &b->batches, &lw, b->bias_t, b->results, NULL);
 }
 
@@ -273,105 +286,6 @@ ap_status ap_bench_step(const struct ap_bench_step_options *opt, struct ap_bench
     if (st != AP_OK && err->status == AP_OK)
         ap_error_set(err, st, "the benchmark step failed: %s", ap_status_name(st));
     ap_tracing_close(&b.tracing, st == AP_OK);
-    clear(&b);
-    if (st == AP_OK)
-        *res_p = res;
-    return st;
-}
-
-/* ---- one rank by itself ---- */
-
-/* Steps whose times are kept, and how few will do. */
-#define RANK_STEPS 512
-#define RANK_LEAST 3
-/* Micro-batches of a step: gradients of the second are added to those of the first, as in a run. */
-#define RANK_MICROS 2
-
-static double bytes_of(const struct ap_job *job, const struct ap_model_config *c)
-{
-    struct ap_model_count n;
-    double saved = 0, tokens = (double)(job->batch.micro_sequences * job->data.seq_len);
-    ap_model_count_params(c, &n);
-    for (int64_t l = 0; l < c->layers + c->mtp_depth; l++) {
-        struct ap_model_layer k;
-        ap_model_count_layer(c, l, job->data.seq_len, 4, &k);
-        saved += k.saved_token;
-    }
-    return 36.0 * (double)(n.total + n.mtp) + tokens * (saved + 8.0 * (double)c->vocab_size);
-}
-
-/* The job with a model that fits: of its layers as many dense ones as there are, up to two, then all others that fit;
- * at least one of each kind, or the last resort is refused by the memory itself. */
-static void shorten(struct ap_job *job, double memory)
-{
-    struct ap_model_config *c = &job->model.cfg;
-    int64_t dense = c->routed_experts > 0 ? c->first_dense : 0;
-    if (bytes_of(job, c) <= memory)
-        return;
-    if (dense > 1) {
-        c->layers -= dense - 1;
-        c->first_dense = dense = 1;
-    }
-    while (c->layers > dense + 1 && bytes_of(job, c) > memory)
-        c->layers--;
-}
-
-static double micro_flops(const struct ap_job *job)
-{
-    const struct ap_model_config *c = &job->model.cfg;
-    double token = ap_model_train_flops_per_token(c, job->data.seq_len);
-    for (int64_t l = 0; job->recompute && l < c->layers; l++) {
-        struct ap_model_layer k;
-        ap_model_count_layer(c, l, job->data.seq_len, 4, &k);
-        token += k.flops_token / 3;
-    }
-    return token * (double)(job->batch.micro_sequences * job->data.seq_len);
-}
-
-static ap_status measure_rank(struct bench *b, double seconds, struct ap_bench_rank_result *res)
-{
-    double *micro = b->times, *update = micro + b->repeats, whole, least, most, begin = 0;
-    int n = -WARM_UP;
-    for (; n < b->repeats && (n < RANK_LEAST || ap_clock_monotonic() - begin < seconds); n++) {
-        double compute_s;
-        if (n <= 0)
-            begin = ap_clock_monotonic();
-        AP_TRY(step(b, &whole, &compute_s));
-        if (n < 0)
-            continue;
-        micro[n] = compute_s / RANK_MICROS;
-        update[n] = whole - compute_s;
-    }
-    struct ap_model_count count;
-    double micro_s, update_s;
-    spread(micro, n, &micro_s, &least, &most);
-    spread(update, n, &update_s, &least, &most);
-    ap_model_count_params(&b->job->model.cfg, &count);
-    res->flops_s = micro_flops(b->job) / micro_s;
-    res->update_bytes_s = AP_BENCH_UPDATE_BYTES * (double)(count.total + count.mtp) / update_s;
-    res->layers = b->job->model.cfg.layers;
-    res->steps = n;
-    return AP_OK;
-}
-
-ap_status ap_bench_rank(const struct ap_bench_step_options *opt, double seconds, double memory,
-                        struct ap_bench_rank_result *res_p, struct ap_error *err)
-{
-    struct ap_job job = *opt->job; /* strings stay the caller's */
-    struct bench b = {.opt = opt, .job = &job, .repeats = RANK_STEPS};
-    struct ap_bench_rank_result res = {0};
-    job.batch.global_sequences = RANK_MICROS * job.batch.micro_sequences;
-    job.batch.global_tokens = job.batch.global_sequences * job.data.seq_len;
-    job.parallel.data = job.parallel.tensor = job.parallel.pipeline = job.parallel.expert = 1;
-    job.parallel.schedule = AP_PIPELINE_AUTO;
-    shorten(&job, memory);
-    err->status = AP_OK;
-    ap_status st = setup(&b, err);
-    if (st == AP_OK)
-        st = measure_rank(&b, seconds, &res);
-    if (st != AP_OK && err->status == AP_OK)
-        ap_error_set(err, st, "the model of the job cannot be measured: %s", ap_status_name(st));
-    ap_tracing_close(&b.tracing, 0);
     clear(&b);
     if (st == AP_OK)
         *res_p = res;

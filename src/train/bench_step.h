@@ -7,6 +7,7 @@
 #include "backend/cpu/replay.h"
 #include "parallel/comm.h"
 #include "plan/job.h"
+#include "train/batches.h"
 #include "train/tracing.h"
 
 struct ap_bench_step_options {
@@ -36,24 +37,14 @@ struct ap_bench_step_result {
     struct ap_op_total ops[AP_OP_COUNT]; /* of one step of rank 0 */
 };
 
-/* Speed of one rank by a job's own model, for the planner: what it takes for a micro-batch there and back, and for the
- * optimizer's update, of the whole model on this rank alone or, where that is too large, of fewer layers of each kind.
- */
-struct ap_bench_rank_result {
-    double flops_s;        /* operations of the micro-batch as the planner counts them, over the median of its time */
-    double update_bytes_s; /* AP_BENCH_UPDATE_BYTES per parameter over the median time of sum, norm and update */
-    int64_t layers;        /* of the model that was measured; at most the job's */
-    int steps;             /* that the medians are of */
-};
-/* What AdamW reads and writes per parameter by the planner's count (docs/planner.md). */
-#define AP_BENCH_UPDATE_BYTES 28.0
-/* opt->comm: of this rank alone; repeats and trace are not used. For about `seconds`: ranks that are to disturb each
- * other as in training start together and take the same. memory: bytes that the model may take. */
-ap_status ap_bench_rank(const struct ap_bench_step_options *opt, double seconds, double memory,
-                        struct ap_bench_rank_result *res_p, struct ap_error *err);
-
 /* Collective over comm. */
 ap_status ap_bench_step(const struct ap_bench_step_options *opt, struct ap_bench_step_result *res_p,
                         struct ap_error *err);
+
+/* For benchmarks of parts of a step: count micro-batches of the same random tokens (AP_ERR_NOMEM), the weights of the
+ * losses of a step of so many sequences, and the median of n >= 1 numbers, which are sorted. */
+ap_status ap_bench_batches(const struct ap_job *job, int64_t count, struct ap_batches *batches);
+struct ap_loss_weights ap_bench_weights(const struct ap_job *job, int64_t sequences);
+double ap_bench_median(double *v, int n);
 
 #endif

@@ -34,4 +34,6 @@ src_train_libap_train_la_SOURCES += \
 src_train_libap_train_la_SOURCES += src/train/golden.c src/train/golden.h
 
 # benchmark of a step
-src_train_libap_train_la_SOURCES += src/train/bench_step.c src/train/bench_step.h
+src_train_libap_train_la_SOURCES += src/train/bench_step.c src/train/bench_step.h \
+  src/train/group_speed.c src/train/group_speed.h \
+  src/train/rank_speed.c src/train/rank_speed.h

@@ -197,6 +197,7 @@ static ap_status make_chunk(struct ap_stage *s, const struct ap_stage_options *o
         .slots = k->slots,
         .write_grads = 1,
         .late = k->late,
+        .clock = opt->clock,
     };
     AP_TRY(ap_model_create(s->be, opt->cfg, &mo, &k->model, err));
     k->params = ap_model_params(k->model);
@@ -289,6 +290,7 @@ ap_status ap_stage_create(const struct ap_stage_options *opt, struct ap_stage **
     s->mesh = opt->mesh;
     s->hidden = opt->cfg->hidden_size;
     s->dtype = opt->dtype;
+    s->clock = opt->clock;
     ap_status st = build(s, opt, batch, err);
     free(batch);
     if (st != AP_OK) {
@@ -399,16 +401,20 @@ void ap_stage_reset(struct ap_stage *s)
 ap_status ap_stage_begin_leaf(struct ap_stage *s, int chunk, struct ap_model_buffers *b)
 {
     struct ap_stage_chunk *k = &s->chunks[chunk];
+    ap_work_begin(s->clock);
     for (int i = 0; i < k->count; i++)
         AP_TRY(ap_reducer_begin_leaf(k->groups[i].reducer, &b->grads[k->groups[i].id]));
+    ap_work_lap(s->clock, s->clock ? &s->clock->clear : NULL);
     return AP_OK;
 }
 
 ap_status ap_stage_end_leaf(struct ap_stage *s, int chunk)
 {
     struct ap_stage_chunk *k = &s->chunks[chunk];
+    ap_work_begin(s->clock);
     for (int i = 0; i < k->count; i++)
         AP_TRY(ap_reducer_end_leaf(k->groups[i].reducer));
+    ap_work_lap(s->clock, s->clock ? &s->clock->add : NULL);
     return AP_OK;
 }
 

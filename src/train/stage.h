@@ -31,6 +31,7 @@ struct ap_stage_options {
     int64_t micro_sequences, seq_len;
     ap_dtype dtype;
     int recompute;
+    struct ap_work_clock *clock; /* borrowed; NULL: no times of kinds of work are wanted */
 };
 
 struct ap_stage_group {
@@ -63,8 +64,9 @@ struct ap_stage {
     int *slot;                         /* [schedule->op_count] of the operation, in its chunk's model */
     struct ap_stage_chunk *chunks;
     int chunk_count;
-    double *sums;       /* [world] scratch of the norm */
-    int64_t *sum_bytes; /* [world] */
+    struct ap_work_clock *clock; /* borrowed or NULL */
+    double *sums;                /* [world] scratch of the norm */
+    int64_t *sum_bytes;          /* [world] */
 };
 
 /* A plan as the stages need it; owns its arrays. To be freed in any case. */

@@ -37,6 +37,11 @@ by_job()
     expect 0 "by micro-batches of probe-test (3 of 3 layers, 1 x 128 tokens, f32, 1 thread a rank)" "${probe[@]}" job.yaml \
         --set model.preset=tiny-v3 --out job.csv
     check "the file says by what" grep -q '^# speed of ranks by micro-batches of probe-test' job.csv
+    check "whole layers and those of groups, of each rank" test "$(grep -c '^work,.*,moe,.*,\(whole\|tensor2\|expert2\),' job.csv)" -eq 12
+    check "its collectives" grep -q '^group,\*,' job.csv
+    check "and sums" grep -q '^sum,\*,' job.csv
+    expect 0 "by what the layers of probe-test take on each rank" antipode plan job.yaml --set model.preset=tiny-v3 --topology job.csv
+    expect 0 "layers were measured with another job, probe-test" antipode plan job.yaml --topology job.csv
     expect 0 "data 2 x tensor 1 x pipeline 2 x expert 1" antipode plan job.yaml --topology job.csv --set parallel.pipeline=2 --in-order --out order.json
     check "ranks in their order" jq -e '.place == [0, 1, 2, 3] and .predicted.step_s > 0' order.json
     expect 3 "4 ranks are not what the job" antipode plan job.yaml --topology job.csv --set parallel.pipeline=2 --set parallel.data=1 --in-order

@@ -113,3 +113,32 @@ AP_TEST(comm, a_cancelled_receive_takes_no_message)
 {
     vranks_run(3, cancelled, NULL);
 }
+
+/* A rank that only pretends to have company: others send what they would be sent. */
+AP_TEST(comm, echo)
+{
+    struct ap_comm *c = NULL, *part = NULL;
+    struct ap_comm_request request;
+    double seconds = 0;
+    int64_t sums[2] = {5, -2}, most = 7, bytes[3] = {2, 3, 1};
+    int64_t to[3] = {2, 1, 4}, to_at[3] = {0, 2, 3}, from[3] = {2, 1, 3}, from_at[3] = {5, 3, 0};
+    uint8_t all[8] = "ab....", out[8] = "abcdefg", in[8] = ".......";
+    cr_assert_eq(ap_comm_echo(3, &seconds, &c), AP_OK);
+    cr_expect(c->rank == 0 && c->size == 3);
+    cr_expect_eq(ap_comm_sum_i64(c, sums, 2), AP_OK);
+    cr_expect(sums[0] == 15 && sums[1] == -6);
+    cr_expect_eq(ap_comm_max_i64(c, &most, 1), AP_OK);
+    cr_expect_eq(most, 7);
+    cr_expect_eq(ap_comm_agree(c, AP_OK, NULL, NULL), AP_OK);
+    cr_expect_eq(ap_comm_agree(c, AP_ERR_NOMEM, NULL, NULL), AP_ERR_NOMEM);
+    cr_expect_eq(ap_comm_barrier(c), AP_OK);
+    cr_expect_eq(ap_comm_allgatherv(c, all, bytes, all), AP_OK);
+    cr_expect_str_eq((char *)all, "abab.a", "pieces as far as the own one reaches");
+    cr_expect_eq(ap_comm_alltoallv(c, out, to, to_at, in, from, from_at), AP_OK);
+    cr_expect_str_eq((char *)in, "defc.ab", "what goes to a rank comes from it: %s", (char *)in);
+    cr_expect_gt(seconds, 0);
+    cr_expect_eq(ap_comm_send_start(c, all, 1, 1, 0, &request), AP_ERR_UNSUPPORTED);
+    cr_expect_eq(ap_comm_split(c, 0, 0, &part), AP_ERR_UNSUPPORTED);
+    ap_comm_destroy(c);
+    cr_expect_eq(ap_comm_echo(0, NULL, &c), AP_ERR_BUG);
+}

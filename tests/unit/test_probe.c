@@ -405,6 +405,10 @@ static struct ap_probe_fact *invent_facts(const struct machine *m)
         if (node >= 2)
             snprintf(facts[r].host, sizeof facts[r].host, "beta<%d>", node);
         snprintf(facts[r].device, sizeof facts[r].device, "cpu");
+        facts[r].work.at[AP_WORK_WHOLE][AP_WORK_DENSE] = (struct ap_work_time){1e-6 * (r + 1), 2e-6};
+        facts[r].work.add = 3e-9;
+        facts[r].group = (struct ap_topo_link){1e-5 * (node + 1), 2e9};
+        facts[r].sum = 1e9;
         snprintf(facts[r].place, sizeof facts[r].place, "socket 0, NUMA %d", r % 2);
     }
     return facts;
@@ -427,7 +431,13 @@ AP_TEST(probe, written_and_read_back)
     m.sites[1].egress_mbit = 150;
     measure(&m, 3, &o, 1);
     struct ap_probe_fact *facts = invent_facts(&m);
-    struct ap_probe_report r = {&m.places, &m.result, facts, NULL, "2026-11-25T09:00:00Z", "invention"};
+    struct ap_probe_report r = {.places = &m.places,
+                                .result = &m.result,
+                                .facts = facts,
+                                .date = "2026-11-25T09:00:00Z",
+                                .job = "jo,b",
+                                .job_identity = "0123456789abcdef0123456789abcdef",
+                                .measured_by = "invention"};
     struct ap_topology *t = NULL, *back = NULL;
     cr_assert_eq(ap_probe_report_topology(&r, &t, &err), AP_OK, "%s", err.text);
     cr_expect_str_eq(t->nodes[0].name, "al-pha-1");
@@ -441,6 +451,12 @@ AP_TEST(probe, written_and_read_back)
     char *csv = ap_probe_report_csv(&r, t), *text = ap_probe_report_text(&r, t), *json = ap_probe_report_json(&r, t);
     char *svg = ap_probe_report_svg(&r, t);
     cr_assert(csv != NULL && text != NULL && json != NULL && svg != NULL);
+    cr_expect_str_eq(t->work_job, "jo-b");
+    cr_expect_eq(t->work[5].at[AP_WORK_WHOLE][AP_WORK_DENSE].forward, 6e-6);
+    cr_expect_eq(t->work[5].add, 3e-9);
+    cr_expect_eq(t->nodes[1].group.latency, 2e-5);
+    cr_expect_eq(t->nodes[1].sum, 1e9);
+    cr_expect(strstr(text, "a token there and back: front") == NULL && strstr(text, " dense 3 us") != NULL, "%s", text);
     cr_assert_eq(ap_topology_parse("topology.csv", csv, strlen(csv), &back, &err), AP_OK, "%s", err.text);
     cr_expect_str_eq(back->date, r.date);
     cr_expect_eq(back->rank_count, m.places.ranks);

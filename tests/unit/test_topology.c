@@ -149,6 +149,82 @@ AP_TEST(topology, mistakes)
     }
 }
 
+#define HEAD2 "# antipode topology 2\n" HEAD_OF_WORK
+#define HEAD_OF_WORK                                                                                                   \
+    "kind,a,b,site,node,per_node,device,gflops,memory_gb,memory_gb_per_s,latency_us,gbit_per_s,cut,forward_ns,"        \
+    "backward_ns\n"
+#define JOB_LINE "job,0123456789abcdef0123456789abcdef,quick\n"
+
+/* What was measured of a job, of the ranks of a node together, and of their sums. */
+AP_TEST(topology, work)
+{
+    struct ap_topology *t = NULL;
+    struct ap_error err = {0};
+    const char *text = HEAD2 "rank,0-3,,s,n,2,cpu,100,8,,,\n" JOB_LINE "work,0-2,moe,,,,,,,,,,whole,1000,2500.5\n"
+                             "work,0-2,moe,,,,,,,,,,tensor2,600,1300\nwork,3,moe,,,,,,,,,,whole,4000,9000\n"
+                             "work,0-2,moe,,,,,,,,,,expert2,900,2000\nwork,0-3,back,,,,,,,,,,whole,0,700\n"
+                             "work,0-3,gradient,,,,,,,,,,whole,0.25,0.75\nnode,*,,,,,,,,,1,40\nsite,*,,,,,,,,,9,10\n"
+                             "group,n0,,,,,,,,,7,16\ngroup,*,,,,,,,,,8,12\nsum,*,,,,,,,,,,24\n";
+    cr_assert_eq(parse(text, &t, &err), AP_OK, "%ld:%ld %s", err.line, err.column, err.text);
+    cr_assert_not_null(t->work);
+    cr_expect_str_eq(t->work_identity, "0123456789abcdef0123456789abcdef");
+    cr_expect_str_eq(t->work_job, "quick");
+    cr_expect_float_eq(t->work[2].at[AP_WORK_WHOLE][AP_WORK_MOE].backward, 2500.5e-9, 1e-15);
+    cr_expect_float_eq(t->work[1].at[AP_WORK_TENSOR2][AP_WORK_MOE].forward, 600e-9, 1e-15);
+    cr_expect_float_eq(t->work[3].at[AP_WORK_WHOLE][AP_WORK_MOE].forward, 4000e-9, 1e-15);
+    cr_expect_eq(t->work[3].at[AP_WORK_TENSOR2][AP_WORK_MOE].forward, 0);
+    cr_expect_float_eq(t->work[3].clear, 0.25e-9, 1e-18);
+    cr_expect_float_eq(t->work[0].add, 0.75e-9, 1e-18);
+    cr_expect_float_eq(t->nodes[0].group.latency, 7e-6, 1e-12);
+    cr_expect_float_eq(t->nodes[1].group.bandwidth, 12e9 / 8, 1);
+    cr_expect_float_eq(t->nodes[1].sum, 24e9 / 8, 1);
+    round_trip(t);
+    char *out = ap_topology_csv(t);
+    cr_assert_not_null(out);
+    cr_expect(strncmp(out, "# antipode topology 2\n", 22) == 0, "%s", out);
+    cr_expect(strstr(out, "work,0-2,moe,,,,,,,,,,tensor2,600,1300\n") != NULL, "%s", out);
+    free(out);
+    ap_topology_destroy(t);
+}
+
+AP_TEST(topology, work_mistakes)
+{
+    static const struct {
+        const char *lines;
+        long at, column;
+        const char *text;
+    } cases[] = {
+        {"work,0,moe,,,,,,,,,,whole,1,1\n", 3, 0, "no line of kind job says which job"},
+        {JOB_LINE "work,0,mow,,,,,,,,,,whole,1,1\n", 4, 8, "b cannot be 'mow'"},
+        {JOB_LINE "work,0,moe,,,,,,,,,,half,1,1\n", 4, 21, "cut cannot be 'half'"},
+        {JOB_LINE "work,0,gradient,,,,,,,,,,tensor2,1,1\n", 4, 26, "cut cannot be 'tensor2'"},
+        {JOB_LINE "work,0-1,moe,,,,,,,,,,whole,1,1\n", 4, 6, "a must be some of the ranks 0 to 0"},
+        {JOB_LINE "work,x,moe,,,,,,,,,,whole,1,1\n", 4, 6, "a rank or a range of ranks"},
+        {JOB_LINE "work,0,moe,,,,,,,,,,whole,-1,1\n", 4, 27, "forward_ns must be a number"},
+        {JOB_LINE "work,0,moe,,,,,,,,,,whole,1,\n", 4, 29, "backward_ns must be a number"},
+        {JOB_LINE "work,0,moe,,,,,,,,,,whole,1,1\nwork,0,moe,,,,,,,,,,whole,1,1\n", 5, 6, "this work was given before"},
+        {JOB_LINE "work,0,moe,,,,,,,,,,tensor2,1,1\n", 4, 0, "rank 0 has no line of kind work with the cut whole"},
+        {"job,123,quick\n", 3, 5, "32 hex digits, not '123'"},
+        {JOB_LINE JOB_LINE, 4, 5, "the job was given before"},
+        {"job,0123456789abcdef0123456789abcdef,\n", 3, 38, "b must be a name"},
+        {"sum,n,,,,,,,,,,0\n", 3, 16, "gbit_per_s must be a number"},
+        {"sum,*,,,,,,,,,,1\nsum,*,,,,,,,,,,1\n", 4, 5, "this sum was given before"},
+        {"group,m,,,,,,,,,1,1\n", 3, 7, "no rank is on node 'm'"},
+        {"group,n,,,,,,,,,1,1\ngroup,n,,,,,,,,,1,1\n", 4, 7, "this link was given before"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char text[1024];
+        struct ap_topology *t = NULL;
+        struct ap_error err = {0};
+        snprintf(text, sizeof text, "%srank,0,,s,n,,cpu,100,8,,,\n%s", HEAD_OF_WORK, cases[i].lines);
+        cr_expect_eq(parse(text, &t, &err), AP_ERR_INPUT, "case %zu", i);
+        cr_expect_null(t);
+        cr_expect(strstr(err.text, cases[i].text) != NULL, "case %zu: '%s' has no '%s'", i, err.text, cases[i].text);
+        cr_expect(err.line == cases[i].at && err.column == cases[i].column, "case %zu: at %ld:%ld: %s", i, err.line,
+                  err.column, err.text);
+    }
+}
+
 AP_TEST(topology, heads)
 {
     static const struct {
@@ -161,7 +237,8 @@ AP_TEST(topology, heads)
         {"kind,a,kind\n", "column 'kind' stands twice", AP_ERR_INPUT},
         {"src,dst,rtt_ms,gbit_per_s\n", "the header has no column 'kind'", AP_ERR_INPUT},
         {"kind,a,site,node\nrank,0,s,n\n", "this line needs the column gflops", AP_ERR_INPUT},
-        {"# antipode topology 2\n" HEAD "rank,0,,s,n,,cpu,100,8,,,\n", "version 2", AP_ERR_FORMAT},
+        {"# antipode topology 3\n" HEAD "rank,0,,s,n,,cpu,100,8,,,\n", "version 3", AP_ERR_FORMAT},
+        {HEAD JOB_LINE "rank,0,,s,n,,cpu,100,8,,,\nwork,0,moe\n", "this line needs the column cut", AP_ERR_INPUT},
         {"kind,a\xff\n", "not a text in UTF-8", AP_ERR_INPUT},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
