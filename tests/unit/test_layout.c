@@ -3,7 +3,6 @@
  * random machines; the cost model against hand-made cases and against the simulation; what must be refused. */
 #include "config.h"
 
-#include <criterion/criterion.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
