@@ -234,10 +234,10 @@ TESTS += tests/cli/ckpt_test.sh tests/cli/ckpt_h5py_test.sh
 endif
 
 # ---- base, plan, cli
-EXTRA_DIST += tests/support/fewer.h tests/support/leaks.h tests/support/expect.sh
+EXTRA_DIST += tests/support/fewer.h tests/support/leaks.h tests/support/machines.h tests/support/expect.sh
 if AP_CRITERION
 AP_BASE_TESTS = tests/unit/test_base tests/unit/test_io_pool tests/unit/test_options tests/unit/test_model_config tests/unit/test_job \
-	tests/unit/test_synth tests/unit/test_wan_matrix tests/unit/test_topology tests/unit/test_cluster tests/unit/test_layout \
+	tests/unit/test_synth tests/unit/test_wan_matrix tests/unit/test_topology tests/unit/test_cluster tests/unit/test_layout tests/unit/test_layout_work \
 	tests/unit/test_pipe_schedule tests/unit/test_plan_file
 check_PROGRAMS += $(AP_BASE_TESTS)
 TESTS += $(AP_BASE_TESTS)
@@ -261,6 +261,8 @@ tests_unit_test_topology_CPPFLAGS = $(AP_BASE_TEST_CPPFLAGS)
 tests_unit_test_topology_LDADD = $(AP_BASE_TEST_LDADD)
 tests_unit_test_cluster_CPPFLAGS = $(AP_BASE_TEST_CPPFLAGS)
 tests_unit_test_cluster_LDADD = $(AP_BASE_TEST_LDADD)
+tests_unit_test_layout_work_CPPFLAGS = $(AP_BASE_TEST_CPPFLAGS)
+tests_unit_test_layout_work_LDADD = $(AP_BASE_TEST_LDADD)
 tests_unit_test_layout_CPPFLAGS = $(AP_BASE_TEST_CPPFLAGS)
 tests_unit_test_layout_LDADD = $(AP_BASE_TEST_LDADD)
 tests_unit_test_pipe_schedule_CPPFLAGS = $(AP_BASE_TEST_CPPFLAGS)
