@@ -60,10 +60,12 @@ train 2 --set name=one --set train_steps=$((step + 3)) || fail "resume after a s
 [ "$(jq .step <(tail -n 1 runs/one/metrics.jsonl))" = $((step + 3)) ] || fail "the metrics end elsewhere"
 
 # ---- a learning rate that destroys the weights: skipped, counted, stopped, the state before kept
-train 2 --set name=nan --set train_steps=7 || fail "clean part: $(tail -n 3 out.txt)"
+pair=2
+[ -z "${AP_TEST_SANITIZED:-}" ] || pair=1
+train $pair --set name=nan --set train_steps=7 || fail "clean part: $(tail -n 3 out.txt)"
 wild=(--set name=nan --set optim.lr=10 --set optim.clip=0 --set optim.warmup_steps=0 --set optim.weight_decay=10
     --set optim.eps=1e-30 --set limits.nan_steps=4 --set train_steps=400)
-refused 7 '^INVALID: loss or gradient was not finite in steps' 2 "${wild[@]}"
+refused 7 '^INVALID: loss or gradient was not finite in steps' $pair "${wild[@]}"
 if [ -z "${AP_TEST_SANITIZED:-}" ]; then # without mpirun, which has words of its own at the end
     antipode train job.yaml "${wild[@]}" > out.txt 2>&1
     [ $? = 7 ] || fail "alone: not exit code 7: $(tail -n 2 out.txt)"
