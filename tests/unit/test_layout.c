@@ -403,39 +403,32 @@ AP_TEST(layout, rounds_are_the_best)
     }
 }
 
-/* Which of the two is taken of the layout's schedules: 1F1B and zero-bubble in choice[0] and [1]. */
-static void check_decision(struct ap_layout_model *m, struct ap_layout *l, const struct ap_pipe_choice *choice,
-                           struct ap_error *err)
+/* What ap_pipe_decide makes of l, whose schedules are choice: 1F1B and zero-bubble, then others. */
+static void check_decision(struct ap_layout_model *m, struct ap_layout *l, const struct ap_pipe_choice *choice)
 {
-    struct ap_layout *list[2] = {l, NULL};
-    struct ap_layout_plan plan = {.count = 1, .best = list};
-    struct ap_pipe_choice chosen;
-    struct ap_topo_rank *rank = m->p.topo->ranks;
-    double room = rank[0].memory;
-    cr_assert_eq(ap_pipe_decide(m, &plan, &chosen, err), AP_OK, "%s", err->text);
-    cr_expect_eq(chosen.schedule, AP_PLAN_1F1B, "the problem wants no other");
-    m->p.schedule = AP_LAYOUT_ANY;
-    cr_assert_eq(ap_pipe_decide(m, &plan, &chosen, err), AP_OK, "%s", err->text);
-    cr_expect_eq(chosen.schedule, AP_PLAN_ZERO_BUBBLE);
-    cr_expect_eq(chosen.step, choice[1].step);
-    cr_expect_eq(chosen.memory, choice[1].memory);
-    cr_expect_gt(choice[1].memory, choice[0].memory);
-    for (int r = 0; r < 4; r++) /* room for 1F1B alone */
-        rank[r].memory = (choice[0].memory + choice[1].memory) / 2 / AP_LAYOUT_MEMORY_SHARE;
-    cr_assert_eq(ap_pipe_decide(m, &plan, &chosen, err), AP_OK, "%s", err->text);
-    cr_expect_eq(chosen.schedule, AP_PLAN_1F1B, "there is no room for zero-bubble");
-    m->p.schedule = AP_LAYOUT_ZERO_BUBBLE;
-    cr_expect_eq(ap_pipe_decide(m, &plan, &chosen, err), AP_ERR_INPUT, "there is no room for it");
-    for (int r = 0; r < 4; r++)
-        rank[r].memory = room;
-    m->p.recompute = 1;
-    cr_expect_eq(ap_pipe_decide(m, &plan, &chosen, err), AP_ERR_INPUT, "it does not go with recomputation");
-    m->p.recompute = 0;
-    cr_assert_eq(ap_pipe_decide(m, &plan, &chosen, err), AP_OK, "%s", err->text);
-    cr_expect_eq(chosen.schedule, AP_PLAN_ZERO_BUBBLE);
-    cr_expect_eq(l->cost.memory, choice[1].memory, "the search counts its memory");
-    m->p.schedule = AP_LAYOUT_1F1B;
-    ap_layout_cost(m, l);
+    double room = m->p.topo->ranks[0].memory, some = (choice[0].memory + choice[1].memory) / 2;
+    const struct {
+        int schedule, recompute, want;
+        double memory;
+    } cases[] = {{AP_LAYOUT_1F1B, 0, AP_PLAN_1F1B, room},
+                 {AP_LAYOUT_ANY, 0, AP_PLAN_ZERO_BUBBLE, room},
+                 {AP_LAYOUT_ANY, 0, AP_PLAN_1F1B, some / AP_LAYOUT_MEMORY_SHARE},
+                 {AP_LAYOUT_ZERO_BUBBLE, 0, -1, some / AP_LAYOUT_MEMORY_SHARE},
+                 {AP_LAYOUT_ZERO_BUBBLE, 1, -1, room},
+                 {AP_LAYOUT_ZERO_BUBBLE, 0, AP_PLAN_ZERO_BUBBLE, room},
+                 {AP_LAYOUT_1F1B, 0, AP_PLAN_1F1B, room}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct ap_layout_plan plan = {.count = 1, .best = (struct ap_layout *[]){l, NULL}};
+        struct ap_pipe_choice chosen = {.schedule = -1};
+        m->p.schedule = cases[i].schedule;
+        m->p.recompute = cases[i].recompute;
+        for (int r = 0; r < 4; r++)
+            m->p.topo->ranks[r].memory = cases[i].memory;
+        ap_status status = ap_pipe_decide(m, &plan, &chosen, NULL), want = cases[i].want < 0 ? AP_ERR_INPUT : AP_OK;
+        cr_expect(status == want && chosen.schedule == cases[i].want, "case %zu: %d", i, chosen.schedule);
+        if (cases[i].want == AP_PLAN_ZERO_BUBBLE)
+            cr_expect(chosen.step == choice[1].step && chosen.memory == choice[1].memory, "case %zu", i);
+    }
 }
 
 /* Other schedules of the same layout: bubbles of the papers, memory of their slots. */
@@ -479,7 +472,7 @@ AP_TEST(layout, schedules)
         cr_expect_geq(x->memory, i == 0 ? l->cost.memory : choice[0].memory * (1 - 1e-9), "%d", i);
     }
     cr_expect_eq(choice[0].memory, l->cost.memory);
-    check_decision(m, l, choice, &err);
+    check_decision(m, l, choice);
     cr_expect_eq(ap_layout_stage(m, l, 1, 0)->forward, k.forward, "the model's stages are as they were");
     cr_expect_eq(ap_layout_stage(m, l, 3, 0)->ahead.latency, 0);
     ap_layout_destroy(l);
