@@ -67,7 +67,7 @@ static void right_messages(struct vrank *v)
 
 AP_TEST(nccl, conforms)
 {
-    int most = fewer("ranks", 4, 3);
+    int most = fewer("ranks", 4, 2);
     for (int n = 1; n <= most; n++) {
         run(n, conform_collectives);
         run(n, conform_exchange);
