@@ -82,6 +82,15 @@ static void add_work_line(struct ap_strbuf *b, const char *ranks, const char *na
         ap_strbuf_addf(b, "work,%s,%s,,,,,,,,,,%s,%.12g,%.12g\n", ranks, name, cut, t.forward * 1e9, t.backward * 1e9);
 }
 
+static int same_work(const struct ap_work *a, const struct ap_work *b)
+{
+    int same = a->clear == b->clear && a->add == b->add;
+    for (int s = 0; s < AP_WORK_SHAPES; s++)
+        for (int k = 0; k < AP_WORK_KINDS; k++)
+            same = same && a->at[s][k].forward == b->at[s][k].forward && a->at[s][k].backward == b->at[s][k].backward;
+    return same;
+}
+
 /* Ranks in a row that take the same become one line for each kind of work. */
 static void add_work(struct ap_strbuf *b, const struct ap_topology *t)
 {
@@ -90,7 +99,7 @@ static void add_work(struct ap_strbuf *b, const struct ap_topology *t)
     ap_strbuf_addf(b, "job,%s,%s\n", t->work_identity, t->work_job);
     for (int lo = 0, hi; lo < t->rank_count; lo = hi) {
         const struct ap_work *w = &t->work[lo];
-        for (hi = lo + 1; hi < t->rank_count && memcmp(&t->work[hi], w, sizeof *w) == 0; hi++)
+        for (hi = lo + 1; hi < t->rank_count && same_work(&t->work[hi], w); hi++)
             ;
         snprintf(ranks, sizeof ranks, hi > lo + 1 ? "%d-%d" : "%d", lo, hi - 1);
         for (int s = 0; s < AP_WORK_SHAPES; s++)

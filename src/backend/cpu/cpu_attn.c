@@ -26,7 +26,6 @@ struct attn {
     int64_t head0, wave;       /* backward: heads head0 .. head0 + wave - 1 */
     float *dkr;                /* backward: [seqs, wave, T, r] */
     float *dkr_sum;            /* backward in bf16: [seqs, T, r] */
-    ap_status *status;
 };
 
 struct head {
@@ -120,9 +119,6 @@ static void fwd_task(void *ctx, int64_t task, int worker)
     struct head h;
     struct ap_softmax_block b;
     float sum[QUERY_BLOCK];
-    j->status[task] = cpu_buffer_need(&w->attn, (keys + block + floats(QUERY_BLOCK * a->v)) * sizeof(float));
-    if (j->status[task] != AP_OK)
-        return;
     float *k = w->attn.mem, *s = k + keys, *tile = s + block;
     head_init(j, task / j->heads, task % j->heads, k, &h);
     for (int64_t t0 = 0; t0 < j->len; t0 += QUERY_BLOCK) {
@@ -148,13 +144,12 @@ static void fwd_task(void *ctx, int64_t task, int worker)
     }
 }
 
-static ap_status run_tasks(struct ap_stream *s, struct attn *j, int64_t tasks, ap_pool_task *task)
+/* Each thread's memory is there before any of them begins: which one gets work, and when first, is left to chance. */
+static ap_status run_tasks(struct ap_stream *s, struct attn *j, int64_t tasks, size_t memory, ap_pool_task *task)
 {
-    for (int64_t i = 0; i < tasks; i++)
-        j->status[i] = AP_OK;
+    for (int i = 0; i < j->impl->threads; i++)
+        AP_TRY(cpu_buffer_need(&j->impl->workers[i].attn, memory * sizeof(float)));
     ap_pool_run(s->backend->pool, tasks, task, j);
-    for (int64_t i = 0; i < tasks; i++)
-        AP_TRY(j->status[i]);
     return AP_OK;
 }
 
@@ -168,15 +163,14 @@ ap_status cpu_mla_attn_fwd(struct ap_stream *s, const struct ap_mla_attn_fwd_arg
     if (rows == 0 || tasks == 0)
         return AP_OK;
     AP_TRY(ap_check_first(a->first.data, rows, a->seqs));
-    AP_TRY(cpu_buffer_need(&impl->partial, (size_t)tasks * sizeof(ap_status)));
     struct attn j = {.impl = impl,
                      .fwd = a,
                      .len = rows / a->seqs,
                      .heads = a->q.shape[1],
                      .width = a->n + a->r,
-                     .bf16 = a->q.dtype == AP_BF16,
-                     .status = impl->partial.mem};
-    return run_tasks(s, &j, tasks, fwd_task);
+                     .bf16 = a->q.dtype == AP_BF16};
+    size_t keys = floats(j.len * j.width), block = floats(QUERY_BLOCK * j.len);
+    return run_tasks(s, &j, tasks, keys + block + floats(QUERY_BLOCK * a->v), fwd_task);
 }
 
 /* f32 memory of one backward task: keys and their gradients [T, n + r], the values' gradients [T, v] (f32 tensors:
@@ -186,19 +180,20 @@ struct bwd_memory {
     int64_t row_dv;
 };
 
-static ap_status bwd_memory_init(const struct attn *j, struct cpu_worker *w, struct bwd_memory *m)
+/* at: where the first of them stands, NULL to count. Their number of floats. */
+static size_t bwd_memory(const struct attn *j, float *at, struct bwd_memory *m)
 {
     size_t keys = floats(j->len * j->width), block = floats(QUERY_BLOCK * j->len);
     size_t values = j->bf16 ? floats(j->len * j->bwd->v) : 0, tile = j->bf16 ? floats(QUERY_BLOCK * j->width) : 0;
-    AP_TRY(cpu_buffer_need(&w->attn, (2 * (keys + block) + values + tile) * sizeof(float)));
-    m->k = w->attn.mem;
-    m->dk = m->k + keys;
-    m->s = m->dk + keys;
-    m->ds = m->s + block;
-    m->dv = m->ds + block;
-    m->dq = m->dv + values;
-    m->row_dv = j->bwd->v;
-    return AP_OK;
+    if (at)
+        *m = (struct bwd_memory){.k = at,
+                                 .dk = at + keys,
+                                 .s = at + 2 * keys,
+                                 .ds = at + 2 * keys + block,
+                                 .dv = at + 2 * (keys + block),
+                                 .dq = at + 2 * (keys + block) + values,
+                                 .row_dv = j->bwd->v};
+    return 2 * (keys + block) + values + tile;
 }
 
 /* One query block of the backward: dk and dv sum up, dq is done. */
@@ -244,9 +239,7 @@ static void bwd_task(void *ctx, int64_t task, int worker)
     int64_t seq = task / j->wave, head = task % j->wave;
     struct bwd_memory m = {0};
     struct head h;
-    j->status[task] = bwd_memory_init(j, w, &m);
-    if (j->status[task] != AP_OK)
-        return;
+    (void)bwd_memory(j, w->attn.mem, &m);
     float *dkr = j->dkr + (seq * j->wave + head) * j->len * a->r;
     head_init(j, seq, j->head0 + head, m.k, &h);
     int64_t at_kv = h.base * h.row_kv + h.head * (a->n + a->v);
@@ -300,9 +293,8 @@ ap_status cpu_mla_attn_bwd(struct ap_stream *s, const struct ap_mla_attn_bwd_arg
     AP_TRY(ap_check_first(a->first.data, rows, a->seqs));
     struct ap_mla_attn_fwd_args f = {a->q,    a->kv, a->kr, a->first, a->out,       a->lse,
                                      a->seqs, a->n,  a->r,  a->v,     a->kr_stride, a->scale};
-    size_t list = floats(a->seqs * HEAD_WAVE) * sizeof(ap_status);
     size_t parts = (size_t)(rows * HEAD_WAVE * a->r), sum = a->q.dtype == AP_BF16 ? (size_t)(rows * a->r) : 0;
-    AP_TRY(cpu_buffer_need(&impl->partial, list + (parts + sum) * sizeof(float)));
+    AP_TRY(cpu_buffer_need(&impl->partial, (parts + sum) * sizeof(float)));
     struct attn j = {.impl = impl,
                      .fwd = &f,
                      .bwd = a,
@@ -310,12 +302,11 @@ ap_status cpu_mla_attn_bwd(struct ap_stream *s, const struct ap_mla_attn_bwd_arg
                      .heads = heads,
                      .width = a->n + a->r,
                      .bf16 = a->q.dtype == AP_BF16,
-                     .status = impl->partial.mem,
-                     .dkr = (float *)(void *)((char *)impl->partial.mem + list)};
+                     .dkr = impl->partial.mem};
     j.dkr_sum = j.dkr + parts;
     for (j.head0 = 0; j.head0 < heads; j.head0 += j.wave) {
         j.wave = heads - j.head0 < HEAD_WAVE ? heads - j.head0 : HEAD_WAVE;
-        AP_TRY(run_tasks(s, &j, a->seqs * j.wave, bwd_task));
+        AP_TRY(run_tasks(s, &j, a->seqs * j.wave, bwd_memory(&j, NULL, NULL), bwd_task));
         cpu_ranges(s, dkr_range, &j, rows, j.wave * a->r);
     }
     return AP_OK;
