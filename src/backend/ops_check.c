@@ -361,15 +361,21 @@ ap_status ap_check_cast(const struct ap_cast_args *a)
     return AP_OK;
 }
 
+/* Does a run of elements stand behind the one that ended at *end_p, within n? */
+static int follows(int64_t begin, int64_t count, int64_t *end_p, int64_t n)
+{
+    int fits = begin >= *end_p && count >= 0 && count <= n - begin;
+    *end_p = begin + count;
+    return fits;
+}
+
 ap_status ap_check_sumsq(const struct ap_sumsq_args *a)
 {
     NEED("sumsq", is_real(a->x.dtype) && there(&a->x, a->x.dtype));
     NEED("sumsq", vec(&a->out, AP_F64, a->runs ? a->run_count : 1));
-    int64_t end = 0, n = ap_tensor_count(&a->x);
-    for (int64_t i = 0; a->runs && i < a->run_count; i++) {
-        NEED("sumsq", a->runs[i].begin >= end && a->runs[i].count >= 0 && a->runs[i].count <= n - a->runs[i].begin);
-        end = a->runs[i].begin + a->runs[i].count;
-    }
+    int64_t end = 0;
+    for (int64_t i = 0; a->runs && i < a->run_count; i++)
+        NEED("sumsq", follows(a->runs[i].begin, a->runs[i].count, &end, ap_tensor_count(&a->x)));
     return AP_OK;
 }
 
@@ -382,10 +388,7 @@ ap_status ap_check_adamw(const struct ap_adamw_args *a)
     NEED("adamw", vec(&a->w_new, t, n) && vec(&a->m_new, t, n) && vec(&a->v_new, t, n));
     NEED("adamw", absent(&a->w_bf16) || vec(&a->w_bf16, AP_BF16, n));
     int64_t end = 0;
-    for (int64_t i = 0; a->segments && i < a->segment_count; i++) {
-        const struct ap_adamw_segment *part = &a->segments[i];
-        NEED("adamw", part->begin >= end && part->count >= 0 && part->count <= n - part->begin);
-        end = part->begin + part->count;
-    }
+    for (int64_t i = 0; a->segments && i < a->segment_count; i++)
+        NEED("adamw", follows(a->segments[i].begin, a->segments[i].count, &end, n));
     return AP_OK;
 }

@@ -209,15 +209,21 @@ static int type_of(ap_dtype t)
     return t == AP_F32 ? AP_NCCL_F32 : t == AP_F64 ? AP_NCCL_F64 : t == AP_BF16 ? AP_NCCL_BF16 : -1;
 }
 
+/* Can NCCL sum tensors like this one? */
+static ap_status summable(const struct nccl_impl *x, const ap_tensor *t, int *type_p)
+{
+    *type_p = type_of(t->dtype);
+    if (*type_p < 0)
+        return AP_ERR_UNSUPPORTED;
+    return x->broken ? AP_ERR_COMM : AP_OK;
+}
+
 ap_status ap_comm_nccl_sum(struct ap_comm *c, ap_tensor v)
 {
     struct nccl_impl *x = c->impl;
     int64_t n = ap_tensor_count(&v);
-    int type = type_of(v.dtype);
-    if (type < 0)
-        return AP_ERR_UNSUPPORTED;
-    if (x->broken)
-        return AP_ERR_COMM;
+    int type;
+    AP_TRY(summable(x, &v, &type));
     if (n == 0)
         return AP_OK;
     return finish(c, x->api.ncclAllReduce(v.data, v.data, (size_t)n, type, AP_NCCL_SUM, x->comm, stream_of(x)),
@@ -228,13 +234,10 @@ ap_status ap_comm_nccl_sum_scatter(struct ap_comm *c, ap_tensor parts, ap_tensor
 {
     struct nccl_impl *x = c->impl;
     int64_t n = ap_tensor_count(&own);
-    int type = type_of(own.dtype);
+    int type;
     if (parts.dtype != own.dtype || ap_tensor_count(&parts) != n * c->size)
         return AP_ERR_BUG;
-    if (type < 0)
-        return AP_ERR_UNSUPPORTED;
-    if (x->broken)
-        return AP_ERR_COMM;
+    AP_TRY(summable(x, &own, &type));
     if (n == 0)
         return AP_OK;
     int result = x->api.ncclReduceScatter(parts.data, own.data, (size_t)n, type, AP_NCCL_SUM, x->comm, stream_of(x));

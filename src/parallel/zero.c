@@ -50,6 +50,7 @@ struct ap_reducer {
     int slot_count;
     struct ap_comm *tensors; /* of opt.comm */
     int64_t *counts;         /* device communicators: [4 * size] of an all-to-all */
+    ap_status own;           /* first failure of this rank alone: it goes on exchanging, so that no peer waits for it */
 };
 
 /* Live buffers at the worst moment, by running the leaf order without memory. */
@@ -349,6 +350,11 @@ static int64_t window_length(const struct ap_reducer *r, int i, int64_t at)
     return len < 0 ? 0 : len > r->window ? r->window : len;
 }
 
+static void note(struct ap_reducer *r, ap_status st)
+{
+    r->own = r->own == AP_OK ? st : r->own;
+}
+
 /* The part of own root j from element `at` of the shard of rank i on. */
 static uint8_t *own_piece(const struct ap_reducer *r, int j, int i, int64_t at)
 {
@@ -403,7 +409,7 @@ static ap_status post(struct ap_reducer *r, struct slot *s, int64_t at)
     s->at = at;
     s->count = s->receives = 0;
     if (s->send)
-        AP_TRY(stage_window(r, s, at));
+        note(r, stage_window(r, s, at));
     if (comm->device)
         return all_to_all(r, s, at);
     for (int i = 0; i < size; i++) {
@@ -413,7 +419,7 @@ static ap_status post(struct ap_reducer *r, struct slot *s, int64_t at)
         }
     }
     s->receives = s->count;
-    AP_TRY(r->opt.backend->vt->stream_sync(r->opt.backend->stream));
+    note(r, r->opt.backend->vt->stream_sync(r->opt.backend->stream));
     for (int k = 1; k < size; k++) {
         int to = (rank + k) % size;
         int64_t bytes = window_length(r, to, at) * es;
@@ -473,8 +479,8 @@ static ap_status complete(struct ap_reducer *r, struct slot *s)
     AP_TRACE_TRY(be->trace, "reduce", "exchange", NULL, 0, wait_for(r, s, 0, s->receives));
     if (n > 0) {
         if (s->recv != s->recv_dev)
-            AP_TRY(be->vt->copy(be->stream, s->recv_dev, s->recv, (size_t)(theirs * n) * r->es));
-        AP_TRY(combine(r, s, (struct ap_tree_node){0, r->opt.leaves}, &root, n, own_piece(r, 0, rank, s->at), &sum));
+            note(r, be->vt->copy(be->stream, s->recv_dev, s->recv, (size_t)(theirs * n) * r->es));
+        note(r, combine(r, s, (struct ap_tree_node){0, r->opt.leaves}, &root, n, own_piece(r, 0, rank, s->at), &sum));
     }
     return wait_for(r, s, s->receives, s->count);
 }
@@ -488,6 +494,7 @@ ap_status ap_reducer_finish(struct ap_reducer *r, ap_tensor *shard_p)
     int64_t longest = 0;
     for (int i = 0; i < size; i++)
         longest = begin[i + 1] - begin[i] > longest ? begin[i + 1] - begin[i] : longest;
+    r->own = AP_OK;
     int64_t windows = size > 1 && longest > 0 ? (longest + r->window - 1) / r->window : 0, done = 0;
     for (int64_t w = 0; w < windows; w++) {
         if (w >= r->slot_count)
@@ -496,6 +503,7 @@ ap_status ap_reducer_finish(struct ap_reducer *r, ap_tensor *shard_p)
     }
     while (done < windows)
         AP_TRY(complete(r, &r->slots[done++ % r->slot_count]));
+    AP_TRY(r->own);
     *shard_p = ap_tensor_1d(own_piece(r, 0, rank, 0), r->opt.dtype, begin[rank + 1] - begin[rank]);
     r->finished = 1;
     return AP_OK;
